@@ -1,0 +1,58 @@
+# Two commands do everything: `make up` starts the product, `make test` proves it.
+# Needs make and a Python >= 3.11 with pip; uv is fetched when it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+# The interpreter itself, never a shim: uv cannot look through the shims of version managers.
+INTERPRETER = $(shell $(PYTHON) -c 'import sys; print(sys._base_executable or sys.executable)')
+UV ?= $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+
+.PHONY: setup up test check format bench lock schemas wheel clean
+
+setup: $(VENV)/.installed
+
+up: setup
+	@exec $(BIN)/openbell up $(ARGS)
+
+test: setup
+	@$(PY) -m pytest $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@for platform in Linux Windows Darwin; do echo "pyright $$platform"; \
+	  PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonplatform $$platform || exit 1; done
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup
+	@$(PY) -m bench $(ARGS)
+
+lock: $(UV)
+	$(UV) pip compile -q --universal --generate-hashes --python-version 3.11 pyproject.toml \
+	  --all-extras --group dev -o requirements.lock --custom-compile-command "make lock"
+
+$(VENV)/.installed: requirements.lock pyproject.toml $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Openbell needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 up")'
+	@test -x $(PY) || $(UV) venv -q --python "$(INTERPRETER)" $(VENV)
+	@echo "installing Openbell into $(VENV) ..."
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q --compile-bytecode --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install -q --no-deps -e .
+	@touch $@
+
+$(VENV)-uv/bin/uv:
+	@echo "fetching uv ..."
+	@$(PYTHON) -m venv $(VENV)-uv
+	@$(VENV)-uv/bin/python -m pip install -q --disable-pip-version-check uv
+
+clean:
+	rm -rf $(VENV) $(VENV)-uv build dist

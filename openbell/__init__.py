@@ -1,0 +1,3 @@
+"""Openbell hosts Python trading strategies."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,352 @@
+"""The only module that talks to NATS: typed requests, durable events, the artifact cache."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import nats
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError, NoRespondersError
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    KeyValueConfig,
+    ObjectStoreConfig,
+    RePublish,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
+from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NotFoundError
+from pydantic import TypeAdapter
+
+from openbell.contracts.base import ROOT, Command, Event, Message
+from openbell.contracts.errors import OpenbellError, Problem, ServiceUnavailable, raised_from
+from openbell.contracts.events import RunnerCameUp, RunnerEvent, RunReported
+from openbell.contracts.model import RunnerInfo
+from openbell.settings import NatsSettings
+
+EVENTS = "OPENBELL_EVENTS"
+RUNNERS = "OPENBELL_RUNNERS"
+ARTIFACTS = "openbell_artifacts"
+PRESENCE = "openbell_runners"
+PRESENCE_TTL_S = 15
+DAY_S = 86_400
+STORED = f"{ROOT}.stored"
+PROBLEM = "Openbell-Problem"
+CLOSE_S = 5
+
+log = structlog.get_logger()
+M = TypeVar("M", bound=Message)
+ReplyT = TypeVar("ReplyT", bound=Message)
+RUNNER_EVENT: TypeAdapter[RunReported | RunnerCameUp] = TypeAdapter(RunReported | RunnerCameUp)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as the stream keeps it."""
+
+    sequence: int
+    owner: str
+    strategy_id: str
+    kind: str
+    payload: bytes
+
+
+def _stored(sequence: int, subject: str, payload: bytes) -> StoredEvent:
+    owner, strategy_id, kind = subject.split(".")[3:6]
+    return StoredEvent(sequence, owner, strategy_id, kind, payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A runner's report; it comes again unless `done` is called."""
+
+    event: RunReported | RunnerCameUp
+    done: Callable[[], Awaitable[None]]
+
+
+class Bus:
+    """One connection. Create it with `connected`."""
+
+    def __init__(self, client: Client, reconnected: list[Callable[[], None]]) -> None:
+        self._client = client
+        self._reconnected = reconnected
+        self._stream: JetStreamContext = client.jetstream(timeout=5)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- requests
+
+    async def request(
+        self, command: Command[ReplyT], target: str | None = None, *, timeout_s: float = 5
+    ) -> ReplyT:
+        """Ask, and wait for the answer.
+
+        Raises the typed error that the other side raised; ServiceUnavailable when nobody answers.
+        """
+        subject = type(command).subject(target)
+        try:
+            answer = await self._client.request(subject, command.encode(), timeout=timeout_s)
+        except NoRespondersError:
+            raise ServiceUnavailable(f"no {type(command).service} is connected") from None
+        except (NatsTimeoutError, TimeoutError):
+            raise ServiceUnavailable(
+                f"the {type(command).service} did not answer within {timeout_s:g} s"
+            ) from None
+        except (NatsError, OSError) as error:
+            raise ServiceUnavailable(f"the message bus does not answer: {error}") from None
+        if answer.headers and PROBLEM in answer.headers:
+            raise raised_from(Problem.model_validate_json(answer.data))
+        return type(command).reply_type().model_validate_json(answer.data)
+
+    async def answer(
+        self,
+        kind: type[Command[ReplyT]],
+        handler: Callable[[Any], Awaitable[ReplyT]],
+        target: str | None = None,
+    ) -> None:
+        """Answer every command of this kind with `handler`, several at a time."""
+
+        async def respond(message: Msg) -> None:
+            try:
+                reply = await handler(kind.model_validate_json(message.data))
+            except OpenbellError as error:
+                await self._refuse(message, error)
+            except Exception:
+                log.exception("a command failed", command=kind.__name__)
+                await self._refuse(message, OpenbellError("see this service's log"))
+            else:
+                await message.respond(reply.encode())
+
+        async def receive(message: Msg) -> None:
+            self._spawn(respond(message))
+
+        await self._client.subscribe(kind.subject(target), queue=kind.service, cb=receive)
+
+    async def _refuse(self, message: Msg, error: OpenbellError) -> None:
+        problem = error.problem()
+        await self._client.publish(message.reply, problem.encode(), headers={PROBLEM: problem.code})
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- durable events
+
+    @contextlib.contextmanager
+    def _confirmed(self, what: str) -> Generator[None]:
+        """Turns every failure of NATS into ServiceUnavailable."""
+        try:
+            yield
+        except (NatsError, TimeoutError, OSError) as error:
+            raise ServiceUnavailable(f"{what} did not confirm: {error!r}") from error
+
+    async def store(self, subject: str, payload: bytes, message_id: str) -> None:
+        """Publish into the stream that keeps `subject`; one id is kept once.
+
+        Raises ServiceUnavailable when the stream did not confirm it.
+        """
+        with self._confirmed("the stream"):
+            await self._stream.publish(subject, payload, headers={"Nats-Msg-Id": message_id})
+
+    async def report(self, event: RunnerEvent, message_id: str) -> None:
+        await self.store(event.subject, event.encode(), message_id)
+
+    async def reports(self, most: int) -> AsyncIterator[list[Delivery]]:
+        """All that runners report, from where the schedulers last were; at least once.
+
+        What has arrived by now comes together, up to `most`: one transaction serves many.
+        """
+        queue: asyncio.Queue[Delivery] = asyncio.Queue()
+
+        async def receive(message: Msg) -> None:
+            event = RUNNER_EVENT.validate_json(message.data)
+            queue.put_nowait(Delivery(event, message.ack))
+
+        await self._stream.subscribe(
+            RunnerEvent.subjects(),
+            stream=RUNNERS,
+            durable="scheduler",
+            queue="scheduler",
+            cb=receive,
+            manual_ack=True,
+            config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=30),
+        )
+        while True:
+            batch = [await queue.get()]
+            while len(batch) < most and not queue.empty():
+                batch.append(queue.get_nowait())
+            yield batch
+
+    async def incarnation(self) -> str:
+        """What tells this life of the event stream from an earlier one with the same numbers."""
+        created = (await self._events()).created
+        return f"{int(created.timestamp() * 1000):x}" if created else "0"
+
+    async def last_sequence(self) -> int:
+        return (await self._events()).state.last_seq
+
+    async def first_sequence(self) -> int:
+        return (await self._events()).state.first_seq
+
+    async def _events(self) -> StreamInfo:
+        with self._confirmed("the event stream"):
+            return await self._stream.stream_info(EVENTS)
+
+    async def next_event(self, after: int, owner: str | None = None) -> StoredEvent | None:
+        """The first event of `owner` that the stream keeps after this sequence number.
+
+        Asked by number, without a consumer: there is none that could leak or fall silent.
+        """
+        with self._confirmed("the event stream"):
+            try:
+                message = await self._stream.get_msg(
+                    EVENTS, seq=after + 1, subject=Event.subjects(owner), direct=True, next=True
+                )
+            except NotFoundError:
+                return None
+        return _stored(message.seq or 0, message.subject or "", message.data or b"")
+
+    async def on_stored(self, told: Callable[[StoredEvent | None], None]) -> None:
+        """Call `told` with each event once the stream keeps it; with None after a gap.
+
+        The server republishes what it has stored, with its number: a live feed that needs no
+        consumer. Numbers are consecutive, so whoever must not miss any can tell, and ask.
+        """
+
+        async def receive(message: Msg) -> None:
+            sequence = int((message.headers or {})["Nats-Sequence"])
+            told(_stored(sequence, message.subject, message.data))
+
+        await self._client.subscribe(f"{STORED}.>", cb=receive)
+        self._reconnected.append(lambda: told(None))
+
+    # ---- artifacts and presence
+
+    async def put_artifact(self, sha256: str, body: bytes) -> None:
+        with self._confirmed("the artifact store"):
+            store = await self._stream.object_store(ARTIFACTS)
+            await store.put(sha256, body)
+
+    async def get_artifact(self, sha256: str) -> bytes | None:
+        """The source with this hash, or none when the cache does not hold it."""
+        with self._confirmed("the artifact store"):
+            try:
+                store = await self._stream.object_store(ARTIFACTS)
+                return (await store.get(sha256)).data
+            except NotFoundError:
+                return None
+
+    async def announce(self, info: RunnerInfo) -> None:
+        with self._confirmed("the list of runners"):
+            bucket = await self._stream.key_value(PRESENCE)
+            await bucket.put(info.runner, info.encode())
+
+    async def withdraw(self, runner: str) -> None:
+        with self._confirmed("the list of runners"):
+            bucket = await self._stream.key_value(PRESENCE)
+            await bucket.delete(runner)
+
+    async def on_presence(self, changed: Callable[[str, RunnerInfo | None], None]) -> None:
+        """Tell of each runner that is there now, then of each heartbeat and each farewell.
+
+        A plain subscription sees every put; unlike a watch there is no consumer that can stall.
+        """
+        prefix = f"$KV.{PRESENCE}."
+
+        async def receive(message: Msg) -> None:
+            runner = message.subject.removeprefix(prefix)
+            changed(runner, RunnerInfo.model_validate_json(message.data) if message.data else None)
+
+        await self._client.subscribe(f"{prefix}>", cb=receive)
+        bucket = await self._stream.key_value(PRESENCE)
+        with contextlib.suppress(JetStreamError):
+            for runner in await bucket.keys():
+                entry = await bucket.get(runner)
+                if entry.value:
+                    changed(runner, RunnerInfo.model_validate_json(entry.value))
+
+    async def ensure_stores(self, settings: NatsSettings) -> None:
+        file = StorageType.FILE
+        await asyncio.gather(
+            self._stream.add_stream(
+                StreamConfig(
+                    name=EVENTS,
+                    subjects=[Event.subjects()],
+                    storage=file,
+                    max_age=7 * DAY_S,
+                    duplicate_window=120,
+                    allow_direct=True,
+                    republish=RePublish(src=Event.subjects(), dest=f"{STORED}.>"),
+                )
+            ),
+            self._stream.add_stream(
+                StreamConfig(
+                    name=RUNNERS,
+                    subjects=[RunnerEvent.subjects()],
+                    storage=file,
+                    max_age=7 * DAY_S,
+                    duplicate_window=120,
+                )
+            ),
+            self._stream.create_key_value(
+                KeyValueConfig(bucket=PRESENCE, ttl=PRESENCE_TTL_S, storage=StorageType.MEMORY)
+            ),
+            self._stream.create_object_store(
+                ARTIFACTS,
+                ObjectStoreConfig(max_bytes=settings.artifacts_max_bytes, storage=file),
+            ),
+        )
+
+    async def close(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        with contextlib.suppress(NatsError, TimeoutError, OSError):
+            await asyncio.wait_for(self._client.flush(timeout=CLOSE_S), CLOSE_S)
+        with contextlib.suppress(ConnectionClosedError):
+            await self._client.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: NatsSettings, name: str) -> AsyncGenerator[Bus]:
+    """A bus whose streams and buckets exist. It reconnects for ever.
+
+    Raises ServiceUnavailable when there is no server at first.
+    """
+    listeners: list[Callable[[], None]] = []
+
+    async def failed(error: Exception) -> None:
+        log.warning("bus", service=name, error=str(error) or type(error).__name__)
+
+    async def reconnected() -> None:
+        log.info("bus reconnected", service=name)
+        for listener in listeners:
+            listener()
+
+    try:
+        client = await nats.connect(
+            settings.url or "nats://127.0.0.1:4222",
+            name=f"openbell-{name}",
+            token=settings.token.get_secret_value() if settings.token else None,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            error_cb=failed,
+            reconnected_cb=reconnected,
+        )
+    except (NatsError, OSError, TimeoutError) as error:
+        raise ServiceUnavailable(f"no NATS server at {settings.url}: {error}") from None
+    bus = Bus(client, listeners)
+    try:
+        await bus.ensure_stores(settings)
+        yield bus
+    finally:
+        await bus.close()

@@ -1,0 +1,1 @@
+"""The messages that services exchange. This package imports nothing else of ours."""

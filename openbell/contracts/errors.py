@@ -1,0 +1,136 @@
+"""Domain errors. Each is a problem (RFC 9457) with a stable code, over the bus and over HTTP alike.
+
+An error's docstring is its title.
+"""
+
+from typing import Any, ClassVar
+
+from openbell.contracts.base import Message, snake_case
+
+
+class Problem(Message):
+    """An error on the wire."""
+
+    code: str
+    status: int
+    title: str
+    detail: str
+    errors: list[dict[str, Any]] | None = None
+
+
+class OpenbellError(Exception):
+    """Something went wrong inside Openbell."""
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str = "", *, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+
+    @classmethod
+    def code(cls) -> str:
+        return snake_case(cls.__name__.removesuffix("Error"))
+
+    def problem(self) -> Problem:
+        return Problem(
+            code=self.code(),
+            status=self.status,
+            title=(type(self).__doc__ or "").splitlines()[0].rstrip("."),
+            detail=self.detail,
+            errors=self.errors,
+        )
+
+
+def raised_from(problem: Problem) -> OpenbellError:
+    """The error that a problem on the wire stands for; an unknown code keeps its texts."""
+    kinds = {kind.code(): kind for kind in _descendants(OpenbellError)}
+    return kinds.get(problem.code, OpenbellError)(problem.detail, errors=problem.errors)
+
+
+def _descendants(kind: type[OpenbellError]) -> list[type[OpenbellError]]:
+    return [d for child in kind.__subclasses__() for d in (child, *_descendants(child))]
+
+
+class UnknownStrategy(OpenbellError):
+    """There is no such strategy."""
+
+    status = 404
+
+
+class UnknownRun(OpenbellError):
+    """There is no such run."""
+
+    status = 404
+
+
+class NoSuchPage(OpenbellError):
+    """There is nothing at this address."""
+
+    status = 404
+
+
+class MethodNotAllowed(OpenbellError):
+    """This address does not answer that method."""
+
+    status = 405
+
+
+class StrategyIsRunning(OpenbellError):
+    """The strategy is running."""
+
+    status = 409
+
+
+class NameTaken(OpenbellError):
+    """Another strategy of yours has this name."""
+
+    status = 409
+
+
+class InvalidRequest(OpenbellError):
+    """The request is not valid; `errors` names each field."""
+
+    status = 422
+
+
+class InvalidSource(OpenbellError):
+    """The file is not a Python script that can be compiled."""
+
+    status = 422
+
+
+class TooLarge(OpenbellError):
+    """The request is larger than this host accepts."""
+
+    status = 413
+
+
+class ForeignOrigin(OpenbellError):
+    """The request came from another site."""
+
+    status = 403
+
+
+class UnknownExchange(OpenbellError):
+    """There is no calendar for this exchange."""
+
+    status = 422
+
+
+class RequestRefused(OpenbellError):
+    """The request cannot be understood."""
+
+    status = 400
+
+
+class ServiceUnavailable(OpenbellError):
+    """A part of Openbell that this needs does not answer."""
+
+    status = 503
+
+
+class RunnerRefused(OpenbellError):
+    """The runner would not do this."""
+
+    status = 409

@@ -1,0 +1,144 @@
+"""The values that commands, events and tables share."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from openbell.contracts.base import Message, Utc
+
+
+class Intent(StrEnum):
+    """What the user last said by hand; it wins over the schedule."""
+
+    AUTO = "auto"
+    RUN = "run"
+    STOP = "stop"
+
+
+class SlotState(StrEnum):
+    """Whether a copy of the strategy may be alive."""
+
+    FREE = "free"
+    HELD = "held"
+
+
+class Outlook(StrEnum):
+    """What the schedule alone says of now."""
+
+    NONE = "none"
+    """No schedule."""
+    OPEN = "open"
+    """Inside a window: it should run."""
+    SCHEDULED = "scheduled"
+    """Later today, or tomorrow as usual."""
+    PAUSED = "paused"
+    """Today it does not run: weekend, holiday, a weekday left out."""
+    UNKNOWN = "unknown"
+    """The calendar does not know these days, or does not answer."""
+
+
+class RunState(StrEnum):
+    """Moves forward only."""
+
+    GRANTED = "granted"
+    PREPARING = "preparing"
+    PARKED = "parked"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+
+    @property
+    def rank(self) -> int:
+        return list(RunState).index(self)
+
+
+class ExitReason(StrEnum):
+    """The one reason for which a run ended."""
+
+    COMPLETED = "completed"
+    CRASHED = "crashed"
+    STOPPED_BY_USER = "stopped_by_user"
+    STOPPED_BY_SCHEDULE = "stopped_by_schedule"
+    HOST_SHUTDOWN = "host_shutdown"
+    MEMORY_LIMIT = "memory_limit"
+    CPU_LIMIT = "cpu_limit"
+    TIME_LIMIT = "time_limit"
+    KILLED = "killed"
+    START_FAILED = "start_failed"
+    LOST = "lost"
+    FENCED = "fenced"
+
+    @property
+    def failed(self) -> bool:
+        """The restart policy decides what follows, with a back-off."""
+        return self in _FAILURES
+
+    @property
+    def interrupted(self) -> bool:
+        """The run ended for no reason of its own: what was wanted is still wanted."""
+        return self not in _FAILURES and self is not ExitReason.COMPLETED
+
+
+_FAILURES = {
+    ExitReason.CRASHED,
+    ExitReason.KILLED,
+    ExitReason.START_FAILED,
+    ExitReason.MEMORY_LIMIT,
+    ExitReason.CPU_LIMIT,
+    ExitReason.TIME_LIMIT,
+}
+
+
+class RestartPolicy(StrEnum):
+    """What follows when a run ends by itself inside the time it should run."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+
+
+class Cause(StrEnum):
+    """Why a run was granted."""
+
+    MANUAL = "manual"
+    SCHEDULE = "schedule"
+    RESTART = "restart"
+    RESUME = "resume"
+
+
+class Session(Message):
+    """One opening of an exchange segment."""
+
+    segment: str
+    opens_at: Utc
+    closes_at: Utc
+    special: bool = False
+    """Hours other than the segment's usual ones; a schedule's window is clipped to them."""
+
+
+class StopStep(Message):
+    """One rung of the stop ladder: send `signal` to the whole tree, then wait."""
+
+    signal: str
+    wait_s: float = Field(ge=0)
+
+
+def stop_ladder(grace_s: float) -> tuple[StopStep, ...]:
+    """SIGINT first: most published strategies clean up on KeyboardInterrupt alone."""
+    half = grace_s / 2
+    return (
+        StopStep(signal="SIGINT", wait_s=half),
+        StopStep(signal="SIGTERM", wait_s=half),
+        StopStep(signal="SIGKILL", wait_s=0),
+    )
+
+
+class RunnerInfo(Message):
+    """What a runner says of itself with each heartbeat."""
+
+    runner: str
+    platform: str
+    python: str
+    at: datetime
+    capabilities: dict[str, str]

@@ -1,0 +1,61 @@
+"""Brings a database to this release's schema."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from openbell.contracts.errors import ServiceUnavailable
+
+HEAD = "0001"
+"""The newest migration; known here so that an up-to-date start need not load Alembic."""
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+async def upgrade(url: str) -> None:
+    """Apply the missing migrations. Safe to repeat."""
+    engine = create_async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            if await connection.run_sync(_revision) != HEAD:
+                await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+async def require_current(url: str) -> None:
+    """Raise ServiceUnavailable unless the schema is this release's."""
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            revision = await connection.run_sync(_revision)
+    finally:
+        await engine.dispose()
+    if revision != HEAD:
+        raise ServiceUnavailable(
+            f"the database is at migration {revision}, this release needs {HEAD}:"
+            " run `openbell migrate`"
+        )
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - needed only when there is work
+
+    command.upgrade(config(connection), "head")
+
+
+def config(connection: Connection | None = None) -> Any:
+    """Alembic's own configuration, for its commands."""
+    from alembic.config import Config  # noqa: PLC0415
+
+    configured = Config()
+    configured.set_main_option("script_location", str(MIGRATIONS))
+    configured.attributes["connection"] = connection
+    return configured

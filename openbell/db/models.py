@@ -1,0 +1,186 @@
+"""The tables. Each names the only service that writes it; everyone may read.
+
+All instants are UTC. Rows of different writers are not tied by foreign keys: their transactions
+are not one, and a strategy's history outlives it.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, Column, DateTime, Dialect, Index, LargeBinary, TypeDecorator, text
+from sqlmodel import Field, SQLModel
+
+from openbell.contracts.model import (
+    Cause,
+    ExitReason,
+    Intent,
+    Outlook,
+    RestartPolicy,
+    RunState,
+    SlotState,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware instant: SQLite forgets the zone, so it is kept in UTC and given back as UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"an instant needs a time zone: {value!r}")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def moment(*, nullable: bool = False, primary_key: bool = False) -> Any:
+    if primary_key:
+        return Field(sa_type=UtcDateTime, primary_key=True)
+    return Field(default=None, sa_type=UtcDateTime) if nullable else Field(sa_type=UtcDateTime)
+
+
+class Strategy(SQLModel, table=True):
+    """Written by api. A name is its owner's, and free again once the strategy is deleted."""
+
+    __table_args__ = (
+        Index(
+            "ix_strategy_name",
+            "owner",
+            "name_key",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    owner: str = Field(index=True)
+    name: str
+    name_key: str
+    exchange: str | None = None
+    version: int
+    parameters: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    restart: str = RestartPolicy.ON_FAILURE
+    stop_grace_s: float = 15
+    created_at: datetime = moment()
+    deleted_at: datetime | None = moment(nullable=True)
+
+
+class Version(SQLModel, table=True):
+    """Written by api. Immutable source."""
+
+    strategy_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    sha256: str = Field(index=True)
+    filename: str
+    size: int
+    source: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: datetime = moment()
+
+
+class ScheduleRow(SQLModel, table=True):
+    """Written by api."""
+
+    __tablename__: ClassVar[Any] = "schedule"
+
+    strategy_id: str = Field(primary_key=True)
+    revision: int
+    spec: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    updated_at: datetime = moment()
+
+
+class Slot(SQLModel, table=True):
+    """Written by scheduler. The one place where a strategy may run; it mints the epochs."""
+
+    strategy_id: str = Field(primary_key=True)
+    owner: str
+    epoch: int = 0
+    state: str = SlotState.FREE
+    runner: str | None = None
+    """The runner that holds the slot, until it confirms the exit."""
+    run_id: str | None = None
+    """The latest run, live or ended."""
+    intent: str = Intent.AUTO
+    intent_at: datetime | None = moment(nullable=True)
+    failures: int = 0
+    retry_at: datetime | None = moment(nullable=True)
+    gave_up: bool = False
+    waiting: str | None = None
+    """Why it does not run although it should."""
+    next_start: datetime | None = moment(nullable=True)
+    next_stop: datetime | None = moment(nullable=True)
+    outlook: str = Outlook.NONE
+    outlook_reason: str = ""
+
+
+class Run(SQLModel, table=True):
+    """Written by scheduler. One execution; its state only moves forward."""
+
+    id: str = Field(primary_key=True)
+    strategy_id: str = Field(index=True)
+    owner: str
+    epoch: int
+    runner: str
+    state: str = RunState.GRANTED
+    cause: str = Cause.MANUAL
+    version: int
+    granted_at: datetime = moment()
+    due_at: datetime | None = moment(nullable=True)
+    started_at: datetime | None = moment(nullable=True)
+    stop_reason: str | None = None
+    """Why it was told to stop, once it was."""
+    exited_at: datetime | None = moment(nullable=True)
+    exit_code: int | None = None
+    signal: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.state != RunState.EXITED
+
+    @property
+    def exit_reason(self) -> ExitReason | None:
+        return ExitReason(self.reason) if self.reason else None
+
+
+class Occurrence(SQLModel, table=True):
+    """Written by scheduler. One due start or stop: unique, so that it is acted on once."""
+
+    strategy_id: str = Field(primary_key=True)
+    instant: datetime = moment(primary_key=True)
+    action: str = Field(primary_key=True)
+    state: str
+    attempts: int = 0
+    schedule_revision: int
+    late_s: float | None = None
+    detail: str | None = None
+    updated_at: datetime = moment()
+
+
+class _Outbox(SQLModel):
+    """A message that was committed with its change, and is deleted once it is published."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    message_id: str
+    subject: str
+    payload: bytes
+
+
+class ApiOutbox(_Outbox, table=True):
+    """Written by api."""
+
+    __tablename__: ClassVar[Any] = "outbox_api"
+
+
+class SchedulerOutbox(_Outbox, table=True):
+    """Written by scheduler."""
+
+    __tablename__: ClassVar[Any] = "outbox_scheduler"

@@ -1,0 +1,90 @@
+"""One origin for several ASGI apps: picks the app by path, and lets go of streams at the end."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from openbell.contracts.errors import ForeignOrigin, OpenbellError
+
+Scope = MutableMapping[str, Any]
+Incoming = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Outgoing = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Asgi = Callable[[Scope, Incoming, Outgoing], Awaitable[None]]
+
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+DISCONNECTED = {"type": "http.disconnect"}
+
+
+class FrontDoor:
+    """Serves loopback callers alone.
+
+    There are no accounts yet, so whoever reaches this port may run code. A page of another site,
+    opened in a browser on this machine, could reach it too: by its own name resolved to this
+    address, or by a form. Hence Host must be a loopback name, and Origin, if sent, the same host.
+    """
+
+    def __init__(self) -> None:
+        self._routes: list[tuple[str, Asgi]] = []
+        self._closing = asyncio.Event()
+
+    def mount(self, paths: Iterable[str], app: Asgi) -> None:
+        self._routes += [(path, app) for path in paths]
+        self._routes.sort(key=lambda route: len(route[0]), reverse=True)
+
+    def close(self) -> None:
+        """Tell every open request that its client has gone, so that endless streams end."""
+        self._closing.set()
+
+    async def __call__(self, scope: Scope, receive: Incoming, send: Outgoing) -> None:
+        if scope["type"] != "http":
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if not _is_local(headers):
+            await send_problem(
+                send, ForeignOrigin("Openbell answers this machine's own pages only")
+            )
+            return
+        for prefix, app in self._routes:
+            if prefix == "/" or scope["path"] == prefix:
+                await app(scope, self._until_closing(receive), send)
+                return
+
+    def _until_closing(self, receive: Incoming) -> Incoming:
+        async def receive_or_leave() -> MutableMapping[str, Any]:
+            if self._closing.is_set():
+                return dict(DISCONNECTED)
+            message = asyncio.ensure_future(receive())
+            closing = asyncio.ensure_future(self._closing.wait())
+            try:
+                await asyncio.wait({message, closing}, return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else dict(DISCONNECTED)
+            finally:
+                message.cancel()
+                closing.cancel()
+
+        return receive_or_leave
+
+
+def _is_local(headers: dict[bytes, bytes]) -> bool:
+    host = headers.get(b"host", b"").decode("latin-1")
+    origin = headers.get(b"origin")
+    try:
+        if urlsplit(f"//{host}").hostname not in LOOPBACK:
+            return False
+        return origin is None or urlsplit(origin.decode("latin-1")).netloc == host
+    except ValueError:
+        return False
+
+
+async def send_problem(send: Outgoing, error: OpenbellError) -> None:
+    """Answer with problem+json, without any framework."""
+    body = json.dumps(error.problem().model_dump(exclude_none=True)).encode()
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

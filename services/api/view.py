@@ -1,0 +1,178 @@
+"""What a user sees of a strategy: one status, one human reason. Derived here and nowhere else."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from openbell.contracts.base import Utc
+from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
+from openbell.db.models import Run, ScheduleRow, Slot, Strategy
+
+
+class Status(StrEnum):
+    RUNNING = "running"
+    STARTING = "starting"
+    STOPPING = "stopping"
+    SCHEDULED = "scheduled"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    CRASHED = "crashed"
+    FAILED = "failed"
+
+
+class VersionView(BaseModel):
+    number: int
+    sha256: str
+    filename: str
+    size: int = Field(description="Bytes.")
+
+
+class RunView(BaseModel):
+    """One execution."""
+
+    id: str
+    epoch: int
+    state: RunState
+    cause: Cause
+    runner: str
+    granted_at: Utc
+    due_at: Utc | None = Field(description="When it was due, if a schedule granted it.")
+    started_at: Utc | None
+    exited_at: Utc | None
+    exit_code: int | None
+    signal: str | None
+    reason: ExitReason | None
+    detail: str | None
+
+
+class StrategyView(BaseModel):
+    """A strategy, its latest run, and what comes next."""
+
+    id: str
+    name: str
+    exchange: str | None
+    status: Status
+    reason: str = Field(description="Why it has this status, in words.")
+    next_start: Utc | None
+    next_stop: Utc | None
+    retry_at: Utc | None
+    intent: Intent
+    restart: RestartPolicy
+    stop_grace_s: float
+    schedule: dict[str, Any] | None
+    parameters: list[str] = Field(description="Names only; values are never returned.")
+    version: VersionView
+    run: RunView | None
+    created_at: Utc
+
+
+def run_view(run: Run) -> RunView:
+    return RunView.model_validate(run, from_attributes=True)
+
+
+def strategy_view(
+    strategy: Strategy,
+    version: VersionView,
+    schedule: ScheduleRow | None,
+    slot: Slot | None,
+    run: Run | None,
+) -> StrategyView:
+    slot = slot or Slot(strategy_id=strategy.id, owner=strategy.owner)
+    status, reason = derive(slot, run, scheduled=schedule is not None)
+    return StrategyView(
+        id=strategy.id,
+        name=strategy.name,
+        exchange=strategy.exchange,
+        status=status,
+        reason=reason,
+        next_start=slot.next_start,
+        next_stop=slot.next_stop,
+        retry_at=slot.retry_at,
+        intent=Intent(slot.intent),
+        restart=RestartPolicy(strategy.restart),
+        stop_grace_s=strategy.stop_grace_s,
+        schedule=schedule.spec if schedule else None,
+        parameters=sorted(strategy.parameters),
+        version=version,
+        run=run_view(run) if run else None,
+        created_at=strategy.created_at,
+    )
+
+
+def derive(slot: Slot, run: Run | None, *, scheduled: bool) -> tuple[Status, str]:
+    """The status and its reason, from what the scheduler has written."""
+    if run is not None and run.live:
+        return _live(run)
+    if slot.gave_up:
+        return Status.FAILED, f"gave up after {slot.failures} failures: {_ending(run)}"
+    if slot.retry_at is not None:
+        return Status.CRASHED, f"{_ending(run)}; it is started again"
+    if slot.waiting:
+        return Status.WAITING, slot.waiting
+    if slot.intent == Intent.STOP:
+        if scheduled:
+            return Status.PAUSED, "stopped by you, until you start or resume it"
+        return Status.STOPPED, _ending(run) if run else "stopped by you"
+    if run is not None and run.exit_reason is not None and run.exit_reason.failed:
+        return Status.CRASHED, _ending(run)
+    return _resting(slot, run)
+
+
+def _live(run: Run) -> tuple[Status, str]:
+    if run.stop_reason is not None:
+        return Status.STOPPING, _WORDS[ExitReason(run.stop_reason)]
+    if run.state == RunState.RUNNING:
+        return Status.RUNNING, _CAUSES[Cause(run.cause)]
+    return Status.STARTING, run.detail or _CAUSES[Cause(run.cause)]
+
+
+def _resting(slot: Slot, run: Run | None) -> tuple[Status, str]:
+    match Outlook(slot.outlook):
+        case Outlook.UNKNOWN:
+            return Status.WAITING, slot.outlook_reason
+        case Outlook.PAUSED:
+            return Status.PAUSED, slot.outlook_reason
+        case Outlook.SCHEDULED:
+            return Status.SCHEDULED, slot.outlook_reason
+        case Outlook.OPEN if run is not None:
+            return Status.STOPPED, f"{_ending(run)}, inside its window"
+        case Outlook.OPEN:
+            return Status.STARTING, slot.outlook_reason
+        case Outlook.NONE:
+            return Status.STOPPED, _ending(run)
+
+
+def _ending(run: Run | None) -> str:
+    if run is None or run.exit_reason is None:
+        return "never started"
+    words = _WORDS[run.exit_reason]
+    if run.signal:
+        words += f", by {run.signal}"
+    elif run.exit_code:
+        words += f" with exit code {run.exit_code}"
+    return f"{words}: {run.detail}" if run.detail else words
+
+
+_CAUSES = {
+    Cause.MANUAL: "started by you",
+    Cause.SCHEDULE: "started by its schedule",
+    Cause.RESTART: "started again after it had ended",
+    Cause.RESUME: "started again after an interruption",
+}
+
+_WORDS = {
+    ExitReason.COMPLETED: "completed",
+    ExitReason.CRASHED: "crashed",
+    ExitReason.STOPPED_BY_USER: "stopped by you",
+    ExitReason.STOPPED_BY_SCHEDULE: "stopped by its schedule",
+    ExitReason.HOST_SHUTDOWN: "stopped with its host",
+    ExitReason.MEMORY_LIMIT: "ended at its memory limit",
+    ExitReason.CPU_LIMIT: "ended at its CPU limit",
+    ExitReason.TIME_LIMIT: "ended at its time limit",
+    ExitReason.KILLED: "killed from outside",
+    ExitReason.START_FAILED: "could not be started",
+    ExitReason.LOST: "lost: its end was not seen",
+    ExitReason.FENCED: "ended, so that no second copy could run",
+}

@@ -1,0 +1,160 @@
+"""How a runner runs strategies: the contract that every backend keeps.
+
+A backend owns nothing that dies with the runner. What runs is owned by something that outlives it
+(the warden for processes, dockerd for containers), and the backend is a connection to that owner.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+from openbell.contracts.model import ExitReason, RunState, StopStep
+
+Enforcement = Literal["enforced", "watched", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do on this host. Ask these, never which backend it is."""
+
+    backend: str
+    memory_limit: Enforcement
+    pids_limit: Enforcement
+    cpu_limit: Enforcement
+    own_user: bool
+    """Whether strategies run as another user than the runner."""
+    graceful_stop: bool
+    """Whether a strategy can be told to end before it is killed."""
+
+    def as_texts(self) -> dict[str, str]:
+        return {
+            "backend": self.backend,
+            "memory_limit": self.memory_limit,
+            "pids_limit": self.pids_limit,
+            "cpu_limit": self.cpu_limit,
+            "own_user": "yes" if self.own_user else "no",
+            "graceful_stop": "yes" if self.graceful_stop else "no",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """Everything that a start needs. `environment` may hold secrets: it is never stored."""
+
+    run_id: str
+    strategy_id: str
+    epoch: int
+    python: Path
+    script: str
+    """Relative to `folder`, as the user would write it: `python script`."""
+    folder: Path
+    environment: Mapping[str, str]
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunHandle:
+    """A live run, as its owner knows it. Small and serialisable; `version` guards its meaning."""
+
+    backend: str
+    version: int
+    run_id: str
+    strategy_id: str
+    epoch: int
+    reference: str
+    """What finds it again: a process's identity, a container's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Something that happened to a run, numbered by the owner of the runs."""
+
+    number: int
+    at: datetime
+    run_id: str
+    strategy_id: str
+    epoch: int
+    state: RunState
+    exit_code: int | None = None
+    signal: str | None = None
+    reason: ExitReason | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What is so when a connection is made."""
+
+    live: tuple[RunHandle, ...]
+    acknowledged: int
+    """The number up to which observations are known elsewhere."""
+    observed: int
+    """The number of the last observation until now."""
+
+
+class StartRefused(Exception):
+    """The run did not start; the message says why, for the user.
+
+    `observed` tells that the owner recorded it, so that an observation of the end follows.
+    """
+
+    def __init__(self, message: str, *, observed: bool) -> None:
+        super().__init__(message)
+        self.observed = observed
+
+
+class BackendLost(ConnectionError):
+    """The owner of the runs does not answer. They go on; `recover` finds them again."""
+
+
+class NoSuchRun(LookupError):
+    """The owner of the runs does not know this run."""
+
+
+class Backend(Protocol):
+    """One connection to the owner of the runs on this host.
+
+    The awkward moments:
+    - before `recover`: nothing else may be called;
+    - `start` of a run that runs, or has run: answers with its handle, and starts nothing;
+    - `start` of an epoch that is not above the last of its strategy: StartRefused;
+    - the runner dies: runs go on, ends are kept; the next `recover` and `observations` tell all;
+    - the owner itself dies and is started anew: what is alive is found again by its identity, and
+      what cannot be known of the rest is said as `lost`.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def recover(self) -> Recovery:
+        """Connect, and tell what is live. Raises BackendLost."""
+        ...
+
+    async def start(self, spec: RunSpec) -> RunHandle:
+        """Start a run. Raises StartRefused, BackendLost."""
+        ...
+
+    async def stop(self, run_id: str, ladder: Sequence[StopStep], reason: ExitReason) -> None:
+        """Begin to stop a run: its whole tree walks the ladder, also if the runner dies meanwhile.
+
+        Returns at once. A run that has ended is left alone. Raises NoSuchRun, BackendLost.
+        """
+        ...
+
+    def observations(self, after: int) -> AsyncIterator[Observation]:
+        """All with a greater number, in order, then all that happens. Raises BackendLost."""
+        ...
+
+    async def acknowledge(self, number: int) -> None:
+        """Observations up to this number are known elsewhere for good. Raises BackendLost."""
+        ...
+
+    async def shut_down(self) -> None:
+        """End the owner of the runs too, if nothing runs. Raises BackendLost."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection. What runs goes on."""
+        ...

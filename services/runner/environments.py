@@ -1,0 +1,104 @@
+"""The packages of strategies: locked, built once, shared by hash. Never Openbell's own."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import structlog
+from filelock import AsyncFileLock
+
+log = structlog.get_logger()
+
+DEFAULT_LOCK = Path(__file__).with_name("default-environment.txt")
+READY = ".ready"
+
+
+class BuildFailed(Exception):
+    """An environment could not be built; the message is uv's own."""
+
+
+class Environments:
+    """Builds into `folder`. With `python` given, that interpreter serves every strategy."""
+
+    def __init__(self, folder: Path, python: Path | None) -> None:
+        self._folder = folder
+        self._python = python
+
+    @property
+    def ready(self) -> bool:
+        """Whether `default` answers without building."""
+        return self._python is not None or (self._default / READY).exists()
+
+    async def default(self) -> Path:
+        """The interpreter of the default environment, which is built when it is missing.
+
+        Raises BuildFailed.
+        """
+        if self._python is not None:
+            return self._python
+        if not (self._default / READY).exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            async with AsyncFileLock(f"{self._default}.lock"):
+                if not (self._default / READY).exists():
+                    await _build(self._default, DEFAULT_LOCK)
+        return _interpreter(self._default)
+
+    @property
+    def _default(self) -> Path:
+        lock = DEFAULT_LOCK.read_bytes()
+        host = f"{_base_interpreter()} {platform.python_version()} {platform.machine()}"
+        return self._folder / hashlib.sha256(lock + host.encode()).hexdigest()[:16]
+
+
+async def _build(environment: Path, lock: Path) -> None:
+    """Marked ready at the very end: a build that was cut short is begun anew."""
+    log.info("building the default environment of strategies; this happens once")
+    await asyncio.to_thread(shutil.rmtree, environment, ignore_errors=True)
+    await _uv("venv", "--quiet", "--python", _base_interpreter(), str(environment))
+    await _uv(
+        *("pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"),
+        *("--python", str(_interpreter(environment)), str(lock)),
+    )
+    await asyncio.to_thread((environment / READY).touch)
+    log.info("the default environment is ready")
+
+
+async def _uv(*arguments: str) -> None:
+    from uv import find_uv_bin  # noqa: PLC0415 - not needed where an interpreter is given
+
+    process = await asyncio.create_subprocess_exec(
+        find_uv_bin(),
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    try:
+        output, _ = await process.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    if process.returncode != 0:
+        raise BuildFailed(output.decode(errors="replace").strip()[-2000:])
+
+
+def _base_interpreter() -> str:
+    """The interpreter that Openbell's own environment was made from, by name.
+
+    A search would end in the shims of version managers, which start nothing here.
+    """
+    return getattr(sys, "_base_executable", None) or sys.executable
+
+
+def _interpreter(environment: Path) -> Path:
+    if sys.platform == "win32":
+        return environment / "Scripts" / "python.exe"
+    return environment / "bin" / "python"

@@ -1,0 +1,70 @@
+"""The agent on a host: needs NATS alone, no database and no inbound port."""
+
+import asyncio
+import contextlib
+import platform
+from collections.abc import AsyncGenerator
+
+import structlog
+
+from openbell.bus import Bus
+from openbell.contracts.base import utc_now
+from openbell.contracts.commands import LogChunk, ReadLog, StartRun, StopRun
+from openbell.contracts.errors import ServiceUnavailable
+from openbell.contracts.model import RunnerInfo
+from openbell.settings import Settings
+from services.runner import logs
+from services.runner.backends.base import Backend
+from services.runner.backends.process import ProcessBackend
+from services.runner.environments import BuildFailed, Environments
+from services.runner.supervisor import Supervisor
+
+log = structlog.get_logger()
+
+
+@contextlib.asynccontextmanager
+async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
+    backend = ProcessBackend(settings.data / "warden")
+    environments = Environments(settings.data / "environments", settings.runner.python)
+    supervisor = Supervisor(settings, bus, backend, environments)
+    runner = settings.runner.id
+
+    async def read_log(command: ReadLog) -> LogChunk:
+        return await logs.read(settings.logs, command)
+
+    building = asyncio.create_task(_build_ahead(environments))
+    async with supervisor.running():
+        await bus.answer(StartRun, supervisor.start, runner)
+        await bus.answer(StopRun, supervisor.stop, runner)
+        await bus.answer(ReadLog, read_log, runner)
+        beating = asyncio.create_task(_beat(settings, bus, backend))
+        try:
+            yield
+        finally:
+            for task in (beating, building):
+                task.cancel()
+            await asyncio.gather(beating, building, return_exceptions=True)
+            with contextlib.suppress(ServiceUnavailable):
+                await bus.withdraw(runner)
+
+
+async def _build_ahead(environments: Environments) -> None:
+    """So that the first start need not wait. A failure is told to the start that meets it."""
+    try:
+        await environments.default()
+    except (BuildFailed, OSError) as error:
+        log.warning("the default environment is not built yet", reason=str(error))
+
+
+async def _beat(settings: Settings, bus: Bus, backend: Backend) -> None:
+    while True:
+        info = RunnerInfo(
+            runner=settings.runner.id,
+            platform=platform.system(),
+            python=platform.python_version(),
+            at=utc_now(),
+            capabilities=backend.capabilities.as_texts(),
+        )
+        with contextlib.suppress(ServiceUnavailable):
+            await bus.announce(info)
+        await asyncio.sleep(settings.runner.heartbeat_s)

@@ -1,0 +1,268 @@
+"""Starts and stops runs on this host, and reports what becomes of them.
+
+Holds nothing that must survive it: what runs is the backend's, what happened is in the backend's
+journal until the stream has it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from openbell.bus import Bus
+from openbell.contracts.base import Done, utc_now
+from openbell.contracts.commands import GetRunEnvironment, StartRun, StopRun
+from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
+from openbell.contracts.events import RunnerCameUp, RunReported
+from openbell.contracts.model import ExitReason, RunState, stop_ladder
+from openbell.settings import Settings
+from services.runner import logs, variables
+from services.runner.backends.base import (
+    Backend,
+    BackendLost,
+    NoSuchRun,
+    Observation,
+    Recovery,
+    RunSpec,
+    StartRefused,
+)
+from services.runner.environments import BuildFailed, Environments
+from services.runner.sources import Sources
+
+RETRY_S = 0.5
+REAP_S = 10
+"""How long after the last rung of the ladder the trees may take to be gone."""
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        backend: Backend,
+        environments: Environments,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._settings = settings
+        self._runner = settings.runner.id
+        self._bus = bus
+        self._backend = backend
+        self._environments = environments
+        self._sources = Sources(settings.strategies, bus)
+        self._clock = clock
+        self._preparing: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, int] = {}
+        self._live: set[str] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # ---- commands
+
+    async def start(self, command: StartRun) -> Done:
+        """Begin to start a run; how it goes is reported."""
+        if command.epoch <= self._refused.get(command.strategy_id, 0):
+            raise UnknownRun("it was stopped before it started")
+        if command.run_id not in self._preparing:
+            task = asyncio.create_task(self._prepare(command))
+            self._preparing[command.run_id] = task
+            task.add_done_callback(lambda _: self._preparing.pop(command.run_id, None))
+        return Done()
+
+    async def stop(self, command: StopRun) -> Done:
+        """Begin to stop a run. Raises UnknownRun, and refuses its epoch from then on."""
+        preparing = self._preparing.get(command.run_id)
+        if preparing is not None:
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+        try:
+            await self._backend.stop(command.run_id, command.ladder, command.reason)
+        except NoSuchRun:
+            self._refused[command.strategy_id] = command.epoch
+            raise UnknownRun(f"{command.run_id} is not known to this runner") from None
+        except BackendLost as error:
+            raise ServiceUnavailable(str(error)) from error
+        return Done()
+
+    async def _prepare(self, command: StartRun) -> None:
+        try:
+            spec = await self._spec(command)
+            self._set_live(self._live | {command.run_id})
+            await self._backend.start(spec)
+        except BackendLost as error:
+            log.warning("not started; it is asked for again", run=command.run_id, reason=str(error))
+        except StartRefused as error:
+            self._set_live(self._live - {command.run_id})
+            if not error.observed:
+                await self._start_failed(command, str(error))
+        except BuildFailed as error:
+            await self._start_failed(command, f"the environment could not be built: {error}")
+        except OpenbellError as error:
+            await self._start_failed(command, error.detail)
+        except OSError as error:
+            await self._start_failed(command, str(error))
+
+    async def _spec(self, command: StartRun) -> RunSpec:
+        """All that a start needs, fetched side by side."""
+        if not self._environments.ready:
+            detail = "building the default environment"
+            await self._report(command, RunState.PREPARING, detail=detail)
+        ask = GetRunEnvironment(run_id=command.run_id, epoch=command.epoch)
+        python, folder, own = await asyncio.gather(
+            self._environments.default(),
+            self._sources.check_out(command.strategy_id, command.sha256, command.filename),
+            self._bus.request(ask),
+        )
+        return RunSpec(
+            run_id=command.run_id,
+            strategy_id=command.strategy_id,
+            epoch=command.epoch,
+            python=python,
+            script=command.filename,
+            folder=folder,
+            environment=variables.build(
+                command,
+                folder,
+                python,
+                host=self._settings.runner.environment,
+                own=own.variables,
+            ),
+            log=self._log(command.strategy_id, command.run_id),
+        )
+
+    async def _start_failed(self, command: StartRun, detail: str) -> None:
+        log.warning("a run did not start", run=command.run_id, reason=detail)
+        await self._report(command, RunState.EXITED, ExitReason.START_FAILED, detail)
+
+    async def _report(
+        self,
+        command: StartRun,
+        state: RunState,
+        reason: ExitReason | None = None,
+        detail: str | None = None,
+    ) -> None:
+        report = RunReported(
+            runner=self._runner,
+            at=self._clock(),
+            run_id=command.run_id,
+            strategy_id=command.strategy_id,
+            epoch=command.epoch,
+            state=state,
+            reason=reason,
+            detail=detail,
+        )
+        await self._send(report, f"{report.run_id}-{report.state}")
+
+    def _log(self, strategy_id: str, run_id: str) -> Path:
+        return logs.log_file(self._settings.logs, strategy_id, run_id).resolve()
+
+    # ---- what happens to runs
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Connected to what runs, and reporting it.
+
+        At the end everything goes on, or is stopped, as the settings say.
+        """
+        watching = asyncio.create_task(self._watch_forever())
+        try:
+            yield
+        finally:
+            preparing = list(self._preparing.values())
+            for task in preparing:
+                task.cancel()
+            await asyncio.gather(*preparing, return_exceptions=True)
+            if self._settings.runner.stop_strategies_on_exit:
+                await self._stop_all()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await self._backend.close()
+
+    async def _watch_forever(self) -> None:
+        while True:
+            try:
+                recovery = await self._backend.recover()
+                self._set_live({handle.run_id for handle in recovery.live})
+                await self._watch(recovery)
+            except BackendLost as error:
+                log.warning("the owner of the runs does not answer", reason=str(error))
+            except Exception:
+                log.exception("watching failed; it begins anew")
+            await asyncio.sleep(RETRY_S)
+
+    async def _watch(self, recovery: Recovery) -> None:
+        """Pass on what happened while nobody watched; say that this is all; go on watching."""
+        if recovery.acknowledged >= recovery.observed:
+            await self._come_up()
+        async for observation in self._backend.observations(recovery.acknowledged):
+            await self._pass_on(observation)
+            if observation.number == recovery.observed:
+                await self._come_up()
+
+    async def _come_up(self) -> None:
+        runs = tuple(sorted({*self._live, *self._preparing}))
+        event = RunnerCameUp(runner=self._runner, at=self._clock(), run_ids=runs)
+        await self._send(event, f"{self._runner}-up-{event.at.timestamp()}")
+
+    async def _pass_on(self, observation: Observation) -> None:
+        """In this order: the stream has it, then the journal may forget it."""
+        if observation.state is not RunState.PREPARING:
+            report = await asyncio.to_thread(self._report_of, observation)
+            await self._send(report, f"{report.run_id}-{report.state}")
+        await self._backend.acknowledge(observation.number)
+        if observation.state is RunState.EXITED:
+            self._set_live(self._live - {observation.run_id})
+        else:
+            self._set_live(self._live | {observation.run_id})
+
+    def _report_of(self, observation: Observation) -> RunReported:
+        detail = observation.detail
+        if observation.reason is ExitReason.CRASHED and detail is None:
+            detail = logs.last_line(self._log(observation.strategy_id, observation.run_id))
+        return RunReported(
+            runner=self._runner,
+            at=observation.at,
+            run_id=observation.run_id,
+            strategy_id=observation.strategy_id,
+            epoch=observation.epoch,
+            state=observation.state,
+            exit_code=observation.exit_code,
+            signal=observation.signal,
+            reason=observation.reason,
+            detail=detail,
+        )
+
+    async def _send(self, event: RunReported | RunnerCameUp, message_id: str) -> None:
+        """Until the stream has it: a report is never dropped."""
+        while True:
+            try:
+                await self._bus.report(event, message_id)
+            except ServiceUnavailable as error:
+                log.warning("a report waits for the bus", reason=error.detail)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def _set_live(self, live: set[str]) -> None:
+        self._live = live
+        if live:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    async def _stop_all(self) -> None:
+        """The host shuts down: every tree walks the ladder, and is gone when this returns."""
+        grace_s = self._settings.runner.stop_grace_s
+        for run_id in sorted(self._live):
+            with contextlib.suppress(NoSuchRun, BackendLost):
+                await self._backend.stop(run_id, stop_ladder(grace_s), ExitReason.HOST_SHUTDOWN)
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace_s + REAP_S)
+        except TimeoutError:
+            log.warning("some strategies would not end", runs=sorted(self._live))
+        with contextlib.suppress(BackendLost):
+            await self._backend.shut_down()

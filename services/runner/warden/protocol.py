@@ -1,0 +1,235 @@
+"""What a runner and its warden say to each other: one JSON object a line.
+
+A request `{"id": n, "op": "start", …}` is answered by `{"id": n, "ok": {…}}` or
+`{"id": n, "error": {"code": …, "detail": …}}`. Between answers, a subscriber is
+pushed journal entries: `{"entry": {…}}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+VERSION = 1
+LINE_LIMIT = 4 << 20
+LONGEST_WAIT = 7 * 86400.0
+SIGNALS = frozenset({"SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGKILL"})
+
+Json = dict[str, object]
+Steps = tuple[tuple[str, float], ...]
+
+
+class RefusedError(Exception):
+    """The warden understood, and will not."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    run: str
+    strategy: str
+    epoch: int
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    run: str
+    reason: str
+    ladder: Steps
+
+
+@dataclass(frozen=True, slots=True)
+class ListRuns:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    pass
+
+
+Request = Hello | Start | Stop | ListRuns | Subscribe | Ack | Shutdown
+
+REQUESTS: dict[str, type[Request]] = {
+    "hello": Hello,
+    "start": Start,
+    "stop": Stop,
+    "list": ListRuns,
+    "subscribe": Subscribe,
+    "ack": Ack,
+    "shutdown": Shutdown,
+}
+OPS = {request: op for op, request in REQUESTS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened: `starting`, `started`, `stopping` or `exited`."""
+
+    seq: int
+    at: float
+    kind: str
+    run: str
+    strategy: str
+    epoch: int
+    boot_id: str | None = None
+    pid: int | None = None
+    start_ticks: int | None = None
+    reason: str | None = None
+    ladder: Steps | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    detail: str | None = None
+
+    def to_json(self) -> Json:
+        always = ENDING if self.kind == "exited" else frozenset[str]()
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: v for name, v in values.items() if v is not None or name in always}
+
+    @classmethod
+    def from_json(cls, message: Json) -> Entry:
+        return cls(**_read_fields(cls, message))
+
+
+ENDING = frozenset({"exit_code", "signal", "reason", "detail"})
+
+
+def encode(message: Json) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Json:
+    try:
+        message: object = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("bad_request", f"not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise RefusedError("bad_request", "not a JSON object")
+    return cast("Json", message)
+
+
+def request_to_json(request: Request) -> Json:
+    values = {field.name: getattr(request, field.name) for field in fields(request)}
+    return {"op": OPS[type(request)], **values}
+
+
+def request_from_json(message: Json) -> Request:
+    op = message.get("op")
+    kind = REQUESTS.get(op) if isinstance(op, str) else None
+    if kind is None:
+        raise RefusedError("bad_request", f"no such op: {op!r:.80}")
+    return kind(**_read_fields(kind, message))
+
+
+class Lines:
+    """Cuts what arrives into lines, and refuses a line that does not end."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LINE_LIMIT:
+            raise RefusedError("bad_request", "the line is too long")
+        return lines
+
+
+def _read_fields(kind: type[Request | Entry], message: Json) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(kind):
+        read, optional = READERS[str(field.type)]
+        value = message.get(field.name)
+        if optional and value is None:
+            continue
+        try:
+            found[field.name] = read(value)
+        except (TypeError, ValueError):
+            raise RefusedError("bad_request", f"{field.name}: {value!r:.80}") from None
+    return found
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError
+    return value
+
+
+def _any_text(value: object) -> str:
+    return "" if value == "" else _text(value)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in {int, float}:
+        raise TypeError
+    return float(cast("float", value))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise TypeError
+    return tuple(_any_text(item) for item in cast("list[object]", value))
+
+
+def _environment(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError
+    pairs = cast("dict[object, object]", value)
+    return {_text(name): _any_text(text) for name, text in pairs.items()}
+
+
+def _steps(value: object) -> Steps:
+    if not isinstance(value, list) or not value:
+        raise TypeError
+    return tuple(_step(item) for item in cast("list[object]", value))
+
+
+def _step(value: object) -> tuple[str, float]:
+    name, wait = cast("tuple[object, object]", value)
+    seconds = _number(wait)
+    if name not in SIGNALS or not 0 <= seconds <= LONGEST_WAIT:
+        raise ValueError
+    return cast("str", name), seconds
+
+
+READERS: dict[str, tuple[Callable[[object], object], bool]] = {
+    "str": (_text, False),
+    "str | None": (_any_text, True),
+    "int": (_whole, False),
+    "int | None": (_whole, True),
+    "float": (_number, False),
+    "tuple[str, ...]": (_texts, False),
+    "Mapping[str, str]": (_environment, False),
+    "Steps": (_steps, False),
+    "Steps | None": (_steps, True),
+}

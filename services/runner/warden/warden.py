@@ -1,0 +1,180 @@
+"""Owns the runs: starts, stops, watches them until the last process of each is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Set
+from math import inf
+from pathlib import Path
+
+from .host import End, Host, Identity, Order
+from .journal import Journal
+from .protocol import Entry, Json, RefusedError, Start, Stop
+from .runs import Run, exit_reason
+
+LOOK_AGAIN = 0.25
+RETRY = 1.0
+LEAST_GAP = 0.02
+SHARE = 10
+
+
+class Warden:
+    def __init__(self, journal: Journal, host: Host, runs: Iterable[Run]) -> None:
+        self._journal = journal
+        self._host = host
+        self._runs = {run.run: run for run in runs}
+        self._mains = {run.main.pid: run for run in self._runs.values() if run.end is None}
+        self._unsaved = False
+        self._look_at = -inf if self._runs else inf
+        self._not_before = -inf
+
+    @property
+    def busy(self) -> bool:
+        """Runs live, or what became of one is not yet on disk."""
+        return bool(self._runs) or self._unsaved
+
+    def start(self, request: Start) -> Json:
+        told = self._journal.of(request.run)
+        if not told:
+            self._admit(request)
+            told = self._launch(request)
+        return _answer(request.run, told)
+
+    def stop(self, request: Stop) -> Json:
+        run = self._runs.get(request.run)
+        if run is not None:
+            if run.stop(request.reason, request.ladder, time.monotonic()) and run.asked:
+                self._tell("stopping", run, reason=run.asked, ladder=request.ladder)
+        elif not self._journal.of(request.run):
+            raise RefusedError("unknown_run", request.run)
+        return {}
+
+    def list_runs(self) -> Json:
+        return {
+            "runs": [
+                {
+                    "run": run.run,
+                    "strategy": run.strategy,
+                    "epoch": run.epoch,
+                    "pid": run.main.pid,
+                    "start_ticks": run.main.ticks,
+                    "started_at": run.started_at,
+                    "state": run.state,
+                }
+                for run in self._runs.values()
+            ]
+        }
+
+    def attend(self) -> None:
+        """One turn: notes who ended, sends what is due, journals the runs that are over."""
+        self._reap()
+        now = time.monotonic()
+        wanted = min((run.next_at for run in self._runs.values()), default=inf)
+        if now >= max(min(wanted, self._look_at), self._not_before):
+            self._look(now)
+        self._unsaved = not self._journal.commit()
+
+    def next_turn(self) -> float:
+        """The monotonic time at which something is due, whatever else happens."""
+        due = min((run.next_at for run in self._runs.values()), default=inf)
+        turn = max(min(due, self._look_at), self._not_before) if self._runs else inf
+        now = time.monotonic()
+        if self._unsaved:
+            turn = min(turn, now + RETRY)
+        if self._runs and self._host.poll is not None:
+            turn = min(turn, now + self._host.poll)
+        return turn
+
+    def _admit(self, request: Start) -> None:
+        for name in ("cwd", "log"):
+            if not Path(getattr(request, name)).is_absolute():
+                raise RefusedError("bad_request", f"{name} is not absolute")
+        last = self._journal.epochs.get(request.strategy, -1)
+        if request.epoch <= last:
+            raise RefusedError("fenced", f"epoch {request.epoch} is not above {last}")
+        for run in self._runs.values():
+            if run.strategy == request.strategy:
+                raise RefusedError("busy", f"run {run.run} is still {run.state}")
+
+    def _launch(self, request: Start) -> list[Entry]:
+        subject = (request.run, request.strategy, request.epoch)
+        starting = self._journal.append("starting", *subject, boot_id=self._host.boot_id)
+        if not self._journal.commit():
+            self._journal.withdraw(starting)
+            raise RefusedError("journal_failed", "the start could not be written down")
+        order = Order(request.run, request.argv, request.cwd, request.env, request.log)
+        try:
+            main = self._host.spawn(order)
+        except (OSError, ValueError) as error:
+            detail = f"{type(error).__name__}: {error}"
+            self._journal.append("exited", *subject, reason="start_failed", detail=detail)
+        else:
+            self._watch(subject, main)
+        return self._journal.of(request.run)
+
+    def _watch(self, subject: tuple[str, str, int], main: Identity) -> None:
+        started = self._journal.append(
+            "started",
+            *subject,
+            pid=main.pid,
+            start_ticks=main.ticks,
+            boot_id=self._host.boot_id,
+        )
+        run = Run(*subject, main, started.at, frozenset({main}))
+        self._runs[run.run] = run
+        self._mains[main.pid] = run
+
+    def _reap(self) -> None:
+        now = time.monotonic()
+        for pid, end in self._host.ended():
+            run = self._mains.pop(pid, None)
+            if run is not None:
+                run.ended(end, now)
+            if run is not None or any(run.dying for run in self._runs.values()):
+                self._look_at = now
+
+    def _look(self, now: float) -> None:
+        """Costs a walk over every process of the host: never more than a tenth of our time."""
+        trees = self._host.trees({name: run.root for name, run in self._runs.items()})
+        self._look_at = inf
+        for run in [run for run in self._runs.values() if run.ladder is not None]:
+            self._escort(run, trees[run.run], now)
+        if any(run.dying for run in self._runs.values()):
+            self._look_at = now + LOOK_AGAIN
+        done = time.monotonic()
+        self._not_before = done + max(LEAST_GAP, SHARE * (done - now))
+
+    def _escort(self, run: Run, members: Set[Identity], now: float) -> None:
+        if run.end is not None and not members:
+            self._over(run, run.end)
+            return
+        run.known = frozenset({*members, run.main} if run.end is None else members)
+        for signal in run.signals(now):
+            self._host.send(run.run, members, signal)
+
+    def _over(self, run: Run, end: End) -> None:
+        del self._runs[run.run]
+        self._tell(
+            "exited",
+            run,
+            reason=exit_reason(run.asked, end),
+            exit_code=end.exit_code,
+            signal=end.signal,
+            detail=end.detail,
+        )
+
+    def _tell(self, kind: str, run: Run, **facts: object) -> None:
+        self._journal.append(kind, run.run, run.strategy, run.epoch, **facts)
+
+
+def _answer(run: str, told: Iterable[Entry]) -> Json:
+    """A start answers from the journal, so that its repetition says the same."""
+    for entry in told:
+        if entry.kind == "started":
+            return {
+                "pid": entry.pid,
+                "start_ticks": entry.start_ticks,
+                "started_at": entry.at,
+            }
+    detail = next((entry.detail for entry in told if entry.kind == "exited"), None)
+    raise RefusedError("start_failed", detail or run)

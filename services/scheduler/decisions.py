@@ -1,0 +1,166 @@
+"""What to do about one strategy now. Pure: facts and plan in, one decision out.
+
+Level-triggered: the decision depends on what is so, not on which timer or message came, so that
+a lost timer, a restart or a second look changes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
+from openbell.settings import SchedulerSettings
+from services.scheduler.planner import Plan, Window
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    state: RunState
+    granted_at: datetime
+    stop_reason: ExitReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the database says of one strategy."""
+
+    intent: Intent
+    intent_at: datetime | None
+    run: LiveRun | EndedRun | None
+    """The latest run."""
+    policy: RestartPolicy
+    retry_at: datetime | None
+    gave_up: bool
+    schedule_at: datetime | None
+    """When the schedule was last set."""
+    served: bool
+    """Whether the start of the plan's window has been acted on."""
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    cause: Cause
+    window: Window | None = None
+    """The window whose start this is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    act: Start | Stop | None = None
+    serve: Window | None = None
+    """The window whose start needs nothing more: it runs already."""
+    release_intent: bool = False
+    """A run that was started by hand has met its scheduled stop: the schedule decides again."""
+
+
+NOTHING = Decision()
+
+
+def decide(facts: Facts, plan: Plan, now: datetime) -> Decision:
+    if isinstance(facts.run, LiveRun):
+        return _about_live(facts, facts.run, plan)
+    if facts.deleted or facts.intent is Intent.STOP:
+        return NOTHING
+    if facts.intent is Intent.RUN:
+        if _stop_has_passed(facts, plan):
+            return Decision(release_intent=True)
+        return Decision(act=_start_by_hand(facts, now))
+    return Decision(act=_start_by_schedule(facts, plan, now))
+
+
+def _about_live(facts: Facts, run: LiveRun, plan: Plan) -> Decision:
+    if run.stop_reason is not None:
+        return NOTHING
+    if facts.deleted or facts.intent is Intent.STOP:
+        return Decision(act=Stop(ExitReason.STOPPED_BY_USER))
+    if facts.intent is Intent.RUN and _stop_has_passed(facts, plan):
+        return Decision(act=Stop(ExitReason.STOPPED_BY_SCHEDULE), release_intent=True)
+    if facts.intent is Intent.AUTO and _outside(plan):
+        return Decision(act=Stop(ExitReason.STOPPED_BY_SCHEDULE))
+    return Decision(serve=None if facts.served else plan.window)
+
+
+def _outside(plan: Plan) -> bool:
+    return plan.ends and plan.outlook in {Outlook.SCHEDULED, Outlook.PAUSED}
+
+
+def _stop_has_passed(facts: Facts, plan: Plan) -> bool:
+    """Whether a scheduled stop came after the user's word, and after the schedule was set."""
+    said = max(filter(None, (facts.intent_at, facts.schedule_at)), default=None)
+    return plan.last_stop is not None and said is not None and plan.last_stop > said
+
+
+def _start_by_hand(facts: Facts, now: datetime) -> Start | None:
+    match facts.run:
+        case EndedRun(reason) if reason.interrupted:
+            return Start(Cause.RESUME)
+        case EndedRun() if facts.retry_at is not None:
+            return Start(Cause.RESTART) if _due(facts, now) else None
+        case _:
+            return None if facts.gave_up else Start(Cause.MANUAL)
+
+
+def _start_by_schedule(facts: Facts, plan: Plan, now: datetime) -> Start | None:
+    if plan.window is None:
+        return None
+    if not facts.served:
+        return Start(Cause.SCHEDULE, window=plan.window)
+    match facts.run:
+        case EndedRun(reason) if reason.interrupted:
+            return Start(Cause.RESUME)
+        case EndedRun() if facts.retry_at is not None and _due(facts, now):
+            return Start(Cause.RESTART)
+        case _:
+            return None
+
+
+def _due(facts: Facts, now: datetime) -> bool:
+    return facts.retry_at is not None and facts.retry_at <= now
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What an exit leaves in the slot."""
+
+    failures: int
+    retry_at: datetime | None
+    gave_up: bool
+
+
+def after_exit(
+    policy: RestartPolicy,
+    reason: ExitReason,
+    failures: int,
+    lasted: timedelta,
+    now: datetime,
+    settings: SchedulerSettings,
+) -> Aftermath:
+    """Whether and when a run that ended is followed by another.
+
+    Failures in a row double the pause, up to the longest; a healthy run clears the count.
+    """
+    if reason.interrupted:
+        return Aftermath(failures, None, gave_up=False)
+    if lasted.total_seconds() >= settings.healthy_after_s:
+        failures = 0
+    if reason is ExitReason.COMPLETED:
+        pause = timedelta(seconds=settings.first_retry_s)
+        again = policy is RestartPolicy.ALWAYS
+        return Aftermath(0, now + pause if again else None, gave_up=False)
+    if policy is RestartPolicy.NEVER:
+        return Aftermath(failures + 1, None, gave_up=False)
+    failures += 1
+    if failures >= settings.max_failures:
+        return Aftermath(failures, None, gave_up=True)
+    pause_s = min(settings.first_retry_s * 2 ** (failures - 1), settings.longest_retry_s)
+    return Aftermath(failures, now + timedelta(seconds=pause_s), gave_up=False)

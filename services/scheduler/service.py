@@ -1,0 +1,254 @@
+"""Decides what runs. Wires the pure parts to the database, the bus, and the clock."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlmodel import col, select
+
+from openbell.bus import Bus, Delivery
+from openbell.contracts.base import utc_now
+from openbell.contracts.commands import (
+    PlanStrategy,
+    RestartStrategy,
+    ResumeStrategy,
+    RetireStrategy,
+    Standing,
+    StartStrategy,
+    StopRun,
+    StopStrategy,
+)
+from openbell.contracts.errors import OpenbellError, UnknownRun
+from openbell.contracts.events import RunReported
+from openbell.contracts.model import ExitReason, RunState
+from openbell.db.migrate import require_current
+from openbell.db.models import SchedulerOutbox, ScheduleRow
+from openbell.db.session import Database
+from openbell.outbox import Outbox
+from openbell.settings import Settings
+from services.scheduler.cases import Cases, Dispatch, all_ids
+from services.scheduler.runners import Runners
+from services.scheduler.sessions import SessionBook
+from services.scheduler.slots import Settled, Slots
+from services.scheduler.timers import Timers
+
+BATCH = 256
+CHUNK = 200
+"""Strategies that share a transaction when all are looked at."""
+RETRY_S = 1.0
+
+log = structlog.get_logger()
+
+
+class Scheduler:
+    """One replica. Several may run: a decision is one transaction, and the second finds it done."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        database: Database,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._bus = bus
+        self._database = database
+        self._clock = clock
+        self._reconcile_s = settings.scheduler.reconcile_s
+        self._runners = Runners(appeared=self.look_at_all)
+        self._book = SessionBook(bus)
+        self.outbox = Outbox(SchedulerOutbox, database, bus)
+        self._settings = settings.scheduler
+        self._timers = Timers(self._look_at)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._all = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        self._timers.start()
+        await self._bus.on_presence(self._runners.heard)
+        await self._answer_commands()
+        loops = [
+            asyncio.create_task(self._reconcile_forever()),
+            asyncio.create_task(self._listen_to_runners()),
+        ]
+        try:
+            yield
+        finally:
+            self._timers.stop()
+            for task in (*loops, *self._tasks):
+                task.cancel()
+            await asyncio.gather(*loops, *self._tasks, return_exceptions=True)
+
+    # ---- commands
+
+    async def _answer_commands(self) -> None:
+        async def start(command: StartStrategy) -> Standing:
+            return await self._command(command.strategy_id, Slots.start)
+
+        async def stop(command: StopStrategy) -> Standing:
+            return await self._command(command.strategy_id, Slots.stop)
+
+        async def restart(command: RestartStrategy) -> Standing:
+            return await self._command(command.strategy_id, Slots.restart)
+
+        async def resume(command: ResumeStrategy) -> Standing:
+            return await self._command(command.strategy_id, Slots.resume)
+
+        async def plan(command: PlanStrategy) -> Standing:
+            return await self._command(command.strategy_id, Slots.look)
+
+        async def retire(command: RetireStrategy) -> Standing:
+            act = Slots.stop if command.stop else Slots.retire
+            return await self._command(command.strategy_id, act)
+
+        await self._bus.answer(StartStrategy, start)
+        await self._bus.answer(StopStrategy, stop)
+        await self._bus.answer(RestartStrategy, restart)
+        await self._bus.answer(ResumeStrategy, resume)
+        await self._bus.answer(PlanStrategy, plan)
+        await self._bus.answer(RetireStrategy, retire)
+
+    async def _command(
+        self, strategy_id: str, act: Callable[[Slots, str], Awaitable[Settled]]
+    ) -> Standing:
+        await self._refresh_sessions([strategy_id])
+        async with self._transaction() as slots:
+            settled = await act(slots, strategy_id)
+        self._carry_out([settled])
+        return settled.standing
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncGenerator[Slots]:
+        async with self._database.write() as session:
+            now = self._clock()
+            yield Slots(
+                session,
+                now,
+                cases=Cases(session, self._book, now),
+                outbox=self.outbox,
+                runners=self._runners,
+                settings=self._settings,
+            )
+
+    # ---- reconciliation
+
+    def look_at_all(self) -> None:
+        """Look at every strategy soon."""
+        self._all.set()
+
+    def _look_at(self, ids: Sequence[str]) -> None:
+        self._spawn(self.reconcile(ids))
+
+    async def _reconcile_forever(self) -> None:
+        while True:
+            try:
+                await self.reconcile(None)
+            except Exception:
+                log.exception("reconciliation failed; it is tried again")
+                await asyncio.sleep(RETRY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all.wait(), self._reconcile_s)
+            self._all.clear()
+
+    async def reconcile(self, ids: Sequence[str] | None) -> None:
+        """Make what is so what should be so, for these strategies or for all."""
+        await self._refresh_sessions(ids)
+        chunks = await self._chunks(ids)
+        for chunk in chunks:
+            async with self._transaction() as slots:
+                settled = await slots.settle(chunk)
+            self._carry_out(settled)
+
+    async def _chunks(self, ids: Sequence[str] | None) -> list[Sequence[str]]:
+        if ids is None:
+            async with self._database.read() as session:
+                ids = await all_ids(session)
+        return [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+
+    async def _refresh_sessions(self, ids: Sequence[str] | None) -> None:
+        query = select(ScheduleRow)
+        if ids is not None:
+            query = query.where(col(ScheduleRow.strategy_id).in_(ids))
+        async with self._database.read() as session:
+            rows = (await session.exec(query)).all()
+        segments = {row.spec["exchange"] for row in rows if "exchange" in row.spec}
+        await self._book.refresh(segments, self._clock())
+
+    # ---- what runners report
+
+    async def _listen_to_runners(self) -> None:
+        async for deliveries in self._bus.reports(BATCH):
+            try:
+                await self._take(deliveries)
+            except Exception:
+                log.exception("reports were not taken; they come again")
+                await asyncio.sleep(RETRY_S)
+
+    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        settled: list[Settled] = []
+        async with self._transaction() as slots:
+            for delivery in deliveries:
+                settled += await slots.reported(delivery.event)
+        self._carry_out(settled)
+        await asyncio.gather(*(delivery.done() for delivery in deliveries))
+
+    # ---- after the commit
+
+    def _carry_out(self, settled: Sequence[Settled]) -> None:
+        self.outbox.wake()
+        for one in settled:
+            self._timers.wake(one.standing.strategy_id, one.wake_at)
+            if one.dispatch is not None:
+                self._spawn(self._dispatch(one.dispatch))
+
+    async def _dispatch(self, dispatch: Dispatch) -> None:
+        """Tell the runner. What it does not hear now, it hears at the next look."""
+        command = dispatch.command
+        try:
+            await self._bus.request(command, dispatch.runner)
+        except UnknownRun:
+            if isinstance(command, StopRun):
+                await self._never_started(dispatch.runner, command)
+        except OpenbellError as error:
+            log.warning("not dispatched", run=command.run_id, reason=error.detail)
+
+    async def _never_started(self, runner: str, command: StopRun) -> None:
+        """A run was stopped before its runner heard of it; the runner refuses it from now on."""
+        report = RunReported(
+            runner=runner,
+            at=self._clock(),
+            run_id=command.run_id,
+            strategy_id=command.strategy_id,
+            epoch=command.epoch,
+            state=RunState.EXITED,
+            reason=ExitReason(command.reason),
+            detail="stopped before it started",
+        )
+        async with self._transaction() as slots:
+            settled = await slots.reported(report)
+        self._carry_out(settled)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("background work failed", exc_info=task.exception())
+
+
+@contextlib.asynccontextmanager
+async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
+    await require_current(settings.database_url)
+    database = Database(settings.database_url)
+    scheduler = Scheduler(settings, bus, database)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        await stack.enter_async_context(scheduler.outbox.publishing())
+        await stack.enter_async_context(scheduler.running())
+        yield
