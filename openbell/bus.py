@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,22 +15,18 @@ from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
     KeyValueConfig,
     ObjectStoreConfig,
     RePublish,
     StorageType,
     StreamConfig,
-    StreamInfo,
 )
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
-from pydantic import TypeAdapter
 
 from openbell.contracts.base import ROOT, Command, Event, Message
 from openbell.contracts.errors import OpenbellError, Problem, ServiceUnavailable, raised_from
-from openbell.contracts.events import RunnerCameUp, RunnerEvent, RunReported
+from openbell.contracts.events import RunnerEvent
 from openbell.contracts.model import RunnerInfo
 from openbell.settings import NatsSettings
 
@@ -47,31 +43,25 @@ CLOSE_S = 5
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
 ReplyT = TypeVar("ReplyT", bound=Message)
-RUNNER_EVENT: TypeAdapter[RunReported | RunnerCameUp] = TypeAdapter(RunReported | RunnerCameUp)
 
 
 @dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event as the stream keeps it."""
+class Stored:
+    """A message as its stream keeps it."""
 
     sequence: int
-    owner: str
-    strategy_id: str
-    kind: str
+    subject: str
     payload: bytes
 
 
-def _stored(sequence: int, subject: str, payload: bytes) -> StoredEvent:
-    owner, strategy_id, kind = subject.split(".")[3:6]
-    return StoredEvent(sequence, owner, strategy_id, kind, payload)
-
-
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """A runner's report; it comes again unless `done` is called."""
+class StreamState:
+    """A stream at one moment."""
 
-    event: RunReported | RunnerCameUp
-    done: Callable[[], Awaitable[None]]
+    incarnation: str
+    """What tells this life of the stream from an earlier one that used the same numbers."""
+    first: int
+    last: int
 
 
 class Bus:
@@ -161,74 +151,53 @@ class Bus:
     async def report(self, event: RunnerEvent, message_id: str) -> None:
         await self.store(event.subject, event.encode(), message_id)
 
-    async def reports(self, most: int) -> AsyncIterator[list[Delivery]]:
-        """All that runners report, from where the schedulers last were; at least once.
+    async def stream_state(self, stream: str) -> StreamState:
+        """Raises ServiceUnavailable."""
+        with self._confirmed("the stream"):
+            info = await self._stream.stream_info(stream)
+        born = f"{int(info.created.timestamp() * 1000):x}" if info.created else "0"
+        return StreamState(born, info.state.first_seq, info.state.last_seq)
 
-        What has arrived by now comes together, up to `most`: one transaction serves many.
-        """
-        queue: asyncio.Queue[Delivery] = asyncio.Queue()
-
-        async def receive(message: Msg) -> None:
-            event = RUNNER_EVENT.validate_json(message.data)
-            queue.put_nowait(Delivery(event, message.ack))
-
-        await self._stream.subscribe(
-            RunnerEvent.subjects(),
-            stream=RUNNERS,
-            durable="scheduler",
-            queue="scheduler",
-            cb=receive,
-            manual_ack=True,
-            config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=30),
-        )
-        while True:
-            batch = [await queue.get()]
-            while len(batch) < most and not queue.empty():
-                batch.append(queue.get_nowait())
-            yield batch
-
-    async def incarnation(self) -> str:
-        """What tells this life of the event stream from an earlier one with the same numbers."""
-        created = (await self._events()).created
-        return f"{int(created.timestamp() * 1000):x}" if created else "0"
-
-    async def last_sequence(self) -> int:
-        return (await self._events()).state.last_seq
-
-    async def first_sequence(self) -> int:
-        return (await self._events()).state.first_seq
-
-    async def _events(self) -> StreamInfo:
-        with self._confirmed("the event stream"):
-            return await self._stream.stream_info(EVENTS)
-
-    async def next_event(self, after: int, owner: str | None = None) -> StoredEvent | None:
-        """The first event of `owner` that the stream keeps after this sequence number.
+    async def next_stored(self, stream: str, after: int, subjects: str = ">") -> Stored | None:
+        """The first message on `subjects` that the stream keeps after this number.
 
         Asked by number, without a consumer: there is none that could leak or fall silent.
         """
-        with self._confirmed("the event stream"):
+        with self._confirmed("the stream"):
             try:
                 message = await self._stream.get_msg(
-                    EVENTS, seq=after + 1, subject=Event.subjects(owner), direct=True, next=True
+                    stream, seq=after + 1, subject=subjects, direct=True, next=True
                 )
             except NotFoundError:
                 return None
-        return _stored(message.seq or 0, message.subject or "", message.data or b"")
+        return Stored(message.seq or 0, message.subject or "", message.data or b"")
 
-    async def on_stored(self, told: Callable[[StoredEvent | None], None]) -> None:
-        """Call `told` with each event once the stream keeps it; with None after a gap.
+    @contextlib.asynccontextmanager
+    async def listening(
+        self, stream: str, told: Callable[[Stored | None], None]
+    ) -> AsyncGenerator[None]:
+        """Call `told` with each message once the stream keeps it; with None after a gap.
 
         The server republishes what it has stored, with its number: a live feed that needs no
-        consumer. Numbers are consecutive, so whoever must not miss any can tell, and ask.
+        consumer. For those who must not miss any there is `openbell.feed`.
         """
+        prefix = f"{STORED}.{stream}."
 
         async def receive(message: Msg) -> None:
             sequence = int((message.headers or {})["Nats-Sequence"])
-            told(_stored(sequence, message.subject, message.data))
+            told(Stored(sequence, message.subject.removeprefix(prefix), message.data))
 
-        await self._client.subscribe(f"{STORED}.>", cb=receive)
-        self._reconnected.append(lambda: told(None))
+        def gap() -> None:
+            told(None)
+
+        subscription = await self._client.subscribe(f"{prefix}>", cb=receive)
+        self._reconnected.append(gap)
+        try:
+            yield
+        finally:
+            self._reconnected.remove(gap)
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
 
     # ---- artifacts and presence
 
@@ -286,7 +255,7 @@ class Bus:
                     max_age=7 * DAY_S,
                     duplicate_window=120,
                     allow_direct=True,
-                    republish=RePublish(src=Event.subjects(), dest=f"{STORED}.>"),
+                    republish=RePublish(src=">", dest=f"{STORED}.{EVENTS}.>"),
                 )
             ),
             self._stream.add_stream(
@@ -296,6 +265,8 @@ class Bus:
                     storage=file,
                     max_age=7 * DAY_S,
                     duplicate_window=120,
+                    allow_direct=True,
+                    republish=RePublish(src=">", dest=f"{STORED}.{RUNNERS}.>"),
                 )
             ),
             self._stream.create_key_value(

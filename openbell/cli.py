@@ -3,12 +3,15 @@
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 Openbell does not answer.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from openbell import client, show
 
 app = typer.Typer(
     help="Hosts Python trading strategies.",
@@ -18,7 +21,7 @@ app = typer.Typer(
 )
 
 FAILED, UNREACHABLE = 1, 3
-GRACE_S = 45
+START_S, STOP_S = 20, 60
 
 Name = Annotated[str, typer.Argument(help="A strategy's name or id.", metavar="STRATEGY")]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's answer as it is.")]
@@ -30,7 +33,17 @@ HERE = "http://127.0.0.1:8000"
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    except client.Unreachable as error:
+        _end(str(error), UNREACHABLE)
+    except client.Refused as error:
+        _end(str(error), FAILED)
+
+
+def _end(message: str, code: int) -> None:
+    print(f"openbell: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 # ---- running Openbell
@@ -143,11 +156,173 @@ def _run(work: Callable[[], None]) -> None:
     try:
         work()
     except OpenbellError as error:
-        _fail(error.detail)
+        _end(error.detail, FAILED)
     except (HomeInUse, NatsDidNotStart, OSError) as error:
-        _fail(str(error))
+        _end(str(error), FAILED)
 
 
-def _fail(message: str, code: int = FAILED) -> None:
-    print(f"openbell: {message}", file=sys.stderr)
-    raise typer.Exit(code)
+# ---- speaking to a running Openbell
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help="A .py file.", exists=True, dir_okay=False)],
+    name: Annotated[str | None, typer.Option(help="By default, the file's.")] = None,
+    exchange: Annotated[str | None, typer.Option(help="Its exchange, like NSE.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A variable for it.", metavar="KEY=VALUE")
+    ] = None,
+    restart: Annotated[str, typer.Option(help="never, on-failure or always.")] = "on-failure",
+    start_it: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    as_json: Json = False,
+    url: Url = HERE,
+) -> None:
+    """Upload a strategy."""
+    with client.connect(url) as openbell:
+        form = {"restart": restart, "parameters": json.dumps(_variables(set_ or []))}
+        if name:
+            form["name"] = name
+        if exchange:
+            form["exchange"] = exchange
+        outcome = openbell.upload(file, form)
+        if start_it:
+            outcome = openbell.act("start", outcome["strategy"]["id"], wait=START_S)
+    show.outcome(outcome, as_json=as_json)
+
+
+@app.command()
+def ls(as_json: Json = False, url: Url = HERE) -> None:
+    """List your strategies."""
+    with client.connect(url) as openbell:
+        strategies = openbell.strategies()
+    if as_json:
+        show.raw(strategies)
+    else:
+        show.table(strategies)
+
+
+@app.command()
+def start(name: Name, as_json: Json = False, url: Url = HERE) -> None:
+    """Start a strategy now, whatever its schedule says."""
+    _act("start", name, START_S, url, as_json)
+
+
+@app.command()
+def stop(name: Name, as_json: Json = False, url: Url = HERE) -> None:
+    """Stop a strategy, and keep it stopped. Answers when all of it is gone."""
+    _act("stop", name, STOP_S, url, as_json)
+
+
+@app.command()
+def restart(name: Name, as_json: Json = False, url: Url = HERE) -> None:
+    """Stop a strategy and start it again."""
+    _act("restart", name, STOP_S, url, as_json)
+
+
+@app.command()
+def resume(name: Name, as_json: Json = False, url: Url = HERE) -> None:
+    """Let the schedule decide again, after you stopped or started by hand."""
+    _act("resume", name, 0, url, as_json)
+
+
+@app.command()
+def schedule(
+    name: Name,
+    exchange: Annotated[str | None, typer.Option(help="Run on this exchange's days.")] = None,
+    start_at: Annotated[str | None, typer.Option("--start", help="From, like 09:15.")] = None,
+    stop_at: Annotated[str | None, typer.Option("--stop", help="Until, like 15:30.")] = None,
+    days: Annotated[str | None, typer.Option(help="Weekdays, like mon,tue,fri.")] = None,
+    always: Annotated[bool, typer.Option("--always", help="Around the clock.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Remove the schedule.")] = False,
+    as_json: Json = False,
+    url: Url = HERE,
+) -> None:
+    """Set when a strategy runs, in its exchange's local time."""
+    if sum((always, none, exchange is not None)) != 1:
+        raise typer.BadParameter("give one of --exchange with --start, --always, or --none")
+    spec: dict[str, Any] = {"kind": "always"}
+    if exchange is not None:
+        spec = {"kind": "market", "exchange": exchange, "start": start_at, "stop": stop_at}
+        spec |= {"weekdays": [day.strip() for day in days.lower().split(",")]} if days else {}
+    with client.connect(url) as openbell:
+        strategy_id = openbell.find(name)["id"]
+        if none:
+            outcome = openbell.request("DELETE", f"/python/schedule/{strategy_id}")
+        else:
+            outcome = openbell.request("POST", f"/python/schedule/{strategy_id}", json=spec)
+    show.outcome(outcome, as_json=as_json)
+
+
+@app.command()
+def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it writes.")] = False,
+    run_id: Annotated[str | None, typer.Option("--run", help="An earlier run.")] = None,
+    url: Url = HERE,
+) -> None:
+    """Print a strategy's log."""
+    with client.connect(url) as openbell:
+        strategy_id = openbell.find(name)["id"]
+        for text in openbell.log(strategy_id, run_id, follow=follow):
+            print(text, end="", flush=True)
+
+
+@app.command()
+def events(as_json: Json = False, url: Url = HERE) -> None:
+    """Print what happens, as it happens, until Ctrl-C."""
+    with client.connect(url) as openbell:
+        for kind, data in openbell.events():
+            show.event(kind, data, as_json=as_json)
+
+
+@app.command()
+def delete(
+    name: Name,
+    stop_it: Annotated[bool, typer.Option("--stop", help="Stop it first, if it runs.")] = False,
+    as_json: Json = False,
+    url: Url = HERE,
+) -> None:
+    """Delete a strategy. Its logs stay."""
+    with client.connect(url) as openbell:
+        strategy_id = openbell.find(name)["id"]
+        path = f"/python/delete/{strategy_id}"
+        answer = openbell.request("DELETE", path, params={"stop": stop_it})
+    if as_json:
+        show.raw(answer)
+    else:
+        print(f"deleted {strategy_id}{': ' + answer['note'] if answer['note'] else ''}")
+
+
+@app.command()
+def doctor(
+    smoke: Annotated[bool, typer.Option(help="Run one strategy end to end as well.")] = False,
+    home: Annotated[Path | None, typer.Option(help="The home to look at.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what this installation and this host can do."""
+    from openbell import doctor as doctors
+
+    checks = doctors.examine((home or Path()).resolve())
+    if smoke:
+        checks += doctors.smoke()
+    show.checks(checks, as_json=as_json)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(FAILED)
+
+
+def _act(verb: str, name: str, wait_s: float, url: str, as_json: bool) -> None:
+    with client.connect(url) as openbell:
+        outcome = openbell.act(verb, openbell.find(name)["id"], wait=wait_s)
+    show.outcome(outcome, as_json=as_json)
+    if verb in {"start", "restart"} and outcome["strategy"]["status"] in {"crashed", "failed"}:
+        raise typer.Exit(FAILED)
+
+
+def _variables(pairs: list[str]) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r}: write KEY=VALUE")
+        variables[name] = value
+    return variables

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ async def _http(door: FrontDoor, listener: socket.socket) -> AsyncGenerator[None
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
     server = Server(config)
@@ -127,7 +129,9 @@ def _signals() -> Generator[asyncio.Event]:
     def ask_to_leave(_signal: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(leave.set)
 
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        handled.append(signal.SIGBREAK)
     before = [signal.signal(number, ask_to_leave) for number in handled]
     try:
         yield leave

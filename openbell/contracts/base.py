@@ -80,3 +80,9 @@ class Event(Message):
     def subjects(owner: str | None = None) -> str:
         """The wildcard under which an owner's events, or everybody's, are published."""
         return f"{ROOT}.event.{owner}.>" if owner else f"{ROOT}.event.>"
+
+    @staticmethod
+    def parts(subject: str) -> tuple[str, str, str]:
+        """The owner, the strategy and the kind that a subject names."""
+        owner, strategy_id, kind = subject.split(".")[3:6]
+        return owner, strategy_id, kind

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from openbell.contracts.base import ROOT, Event, Message, Utc, snake_case
 from openbell.contracts.model import Cause, ExitReason, Intent, RunState
 
@@ -138,3 +140,6 @@ class RunnerCameUp(RunnerEvent):
 
     kind: Literal["runner_came_up"] = "runner_came_up"
     run_ids: tuple[str, ...]
+
+
+RUNNER_EVENT: TypeAdapter[RunReported | RunnerCameUp] = TypeAdapter(RunReported | RunnerCameUp)

@@ -165,6 +165,20 @@ class Occurrence(SQLModel, table=True):
     updated_at: datetime = moment()
 
 
+class FeedPosition(SQLModel, table=True):
+    """Written by scheduler. How far a stream has been taken, committed with what it changed.
+
+    So each report counts once, in the stream's order, whatever is killed when, and however many
+    schedulers follow the stream.
+    """
+
+    __tablename__: ClassVar[Any] = "feed_position"
+
+    stream: str = Field(primary_key=True)
+    incarnation: str
+    sequence: int
+
+
 class _Outbox(SQLModel):
     """A message that was committed with its change, and is deleted once it is published."""
 

@@ -15,7 +15,8 @@ from sqlalchemy import select
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openbell.bus import StoredEvent
+from openbell.bus import Stored
+from openbell.contracts.base import Event
 from openbell.contracts.errors import UnknownStrategy
 from openbell.db.models import Run, ScheduleRow, Slot, Strategy, Version
 from openbell.db.session import Database, all_rows
@@ -36,12 +37,13 @@ class Board:
         self._reading = asyncio.Lock()
         self._news = asyncio.Event()
 
-    def told(self, event: StoredEvent | None) -> None:
+    def told(self, event: Stored | None) -> None:
         """An event from the live feed; None: some may have been missed."""
         if event is None:
             self._all_dirty = True
         else:
-            self._dirty.add(event.strategy_id)
+            _, strategy_id, _ = Event.parts(event.subject)
+            self._dirty.add(strategy_id)
         self._news.set()  # wakes all who wait; whoever waits next waits for the next
         self._news = asyncio.Event()
 

@@ -1,19 +1,20 @@
 """The HTTP API."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, MutableMapping
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from openbell import __version__
-from openbell.bus import Bus
+from openbell.bus import EVENTS, Bus
 from openbell.contracts.commands import GetRunEnvironment, PublishArtifact
 from openbell.db.migrate import require_current
 from openbell.db.models import ApiOutbox
 from openbell.db.session import Database
-from openbell.front_door import Asgi
+from openbell.front_door import Asgi, Incoming, Outgoing, Scope
 from openbell.outbox import Outbox
 from openbell.settings import Settings
 from services.api import errors
@@ -25,6 +26,16 @@ from services.api.routes import strategies
 from services.api.store import Store
 
 FORM_OVERHEAD = 64 * 1024
+PAGE_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none';"
+        b" frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),  # `no-referrer` would turn a form's Origin into null
+    (b"x-frame-options", b"DENY"),
+]
 
 
 def create_app(context: Context) -> FastAPI:
@@ -51,6 +62,22 @@ def create_app(context: Context) -> FastAPI:
     return app
 
 
+def _page_guarded(app: Asgi) -> Asgi:
+    """The app, whose page loads and runs nothing but its own files, and is framed by nobody."""
+
+    async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
+        async def send_guarded(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *PAGE_HEADERS]}
+            await send(message)
+
+        path: str = scope["path"]
+        of_page = path in {"/", "/python/"} or path.startswith("/page/")
+        await app(scope, receive, send_guarded if of_page else send)
+
+    return serve
+
+
 @contextlib.asynccontextmanager
 async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
     await require_current(settings.database_url)
@@ -61,7 +88,8 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
         await stack.enter_async_context(outbox.publishing())
-        await bus.on_stored(board.told)
+        await stack.enter_async_context(bus.listening(EVENTS, board.told))
         await bus.answer(PublishArtifact, context.answer_publish)
         await bus.answer(GetRunEnvironment, context.answer_environment)
-        yield limited(create_app(context), settings.api.max_source_bytes + FORM_OVERHEAD)
+        app = _page_guarded(create_app(context))
+        yield limited(app, settings.api.max_source_bytes + FORM_OVERHEAD)

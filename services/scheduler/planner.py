@@ -12,7 +12,8 @@ from openbell.contracts.commands import Sessions
 from openbell.contracts.model import Outlook, Session
 from openbell.contracts.schedules import WEEKDAYS, Market
 
-LOOK_BACK = timedelta(days=3)
+LOOK_BACK = timedelta(days=14)
+"""As far as a missed stop is remembered."""
 LOOK_AHEAD = timedelta(days=21)
 """Longer than any closure of a covered exchange; beyond it, no next start is named."""
 AFTER_HOURS_CATCH_UP = timedelta(hours=1)
@@ -137,6 +138,8 @@ def _outlook(
     days = {session.opens_at.astimezone(zone).date() for session in known.sessions}
     if upcoming is None and known.covered_until < today + LOOK_AHEAD:
         return Outlook.UNKNOWN, f"the calendar of {exchange} ends on {known.covered_until}"
+    if upcoming is None:
+        return Outlook.PAUSED, f"no session of {exchange} on its weekdays in the coming weeks"
     if today not in days:
         weekend = today.weekday() >= 5
         return Outlook.PAUSED, "weekend" if weekend else f"{exchange} is closed today"

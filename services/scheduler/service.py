@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openbell.bus import Bus, Delivery
+from openbell.bus import RUNNERS, Bus, Stored, StreamState
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import (
     PlanStrategy,
@@ -22,11 +24,12 @@ from openbell.contracts.commands import (
     StopStrategy,
 )
 from openbell.contracts.errors import OpenbellError, UnknownRun
-from openbell.contracts.events import RunReported
+from openbell.contracts.events import RUNNER_EVENT, RunnerCameUp, RunReported
 from openbell.contracts.model import ExitReason, RunState
 from openbell.db.migrate import require_current
-from openbell.db.models import SchedulerOutbox, ScheduleRow
+from openbell.db.models import FeedPosition, SchedulerOutbox, ScheduleRow
 from openbell.db.session import Database
+from openbell.feed import Feed
 from openbell.outbox import Outbox
 from openbell.settings import Settings
 from services.scheduler.cases import Cases, Dispatch, all_ids
@@ -35,7 +38,6 @@ from services.scheduler.sessions import SessionBook
 from services.scheduler.slots import Settled, Slots
 from services.scheduler.timers import Timers
 
-BATCH = 256
 CHUNK = 200
 """Strategies that share a transaction when all are looked at."""
 RETRY_S = 1.0
@@ -64,6 +66,10 @@ class Scheduler:
         self._timers = Timers(self._look_at)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._all = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        """Set once everything is taken that runners reported before this replica began. Until
+        then nothing is decided: a run that has ended would be taken for a live one.
+        """
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -114,6 +120,7 @@ class Scheduler:
     async def _command(
         self, strategy_id: str, act: Callable[[Slots, str], Awaitable[Settled]]
     ) -> Standing:
+        await self._caught_up.wait()
         await self._refresh_sessions([strategy_id])
         async with self._transaction() as slots:
             settled = await act(slots, strategy_id)
@@ -143,6 +150,7 @@ class Scheduler:
         self._spawn(self.reconcile(ids))
 
     async def _reconcile_forever(self) -> None:
+        await self._caught_up.wait()
         while True:
             try:
                 await self.reconcile(None)
@@ -180,20 +188,30 @@ class Scheduler:
     # ---- what runners report
 
     async def _listen_to_runners(self) -> None:
-        async for deliveries in self._bus.reports(BATCH):
-            try:
-                await self._take(deliveries)
-            except Exception:
-                log.exception("reports were not taken; they come again")
+        state = await self._bus.stream_state(RUNNERS)
+        async with self._database.read() as session:
+            after = (await _position(session, state)).sequence
+        async for batch in Feed(self._bus, RUNNERS, after, self._caught_up).batches():
+            while not await self._take(batch, state):  # noqa: ASYNC110 - a retry, not a wait
                 await asyncio.sleep(RETRY_S)
 
-    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+    async def _take(self, batch: Sequence[Stored], state: StreamState) -> bool:
+        """Take reports in one transaction with how far they were taken. False: not yet."""
         settled: list[Settled] = []
-        async with self._transaction() as slots:
-            for delivery in deliveries:
-                settled += await slots.reported(delivery.event)
+        try:
+            async with self._transaction() as slots:
+                position = await _position(slots.session, state)
+                for message in batch:
+                    if message.sequence > position.sequence:
+                        event = _decode(message)
+                        settled += await slots.reported(event) if event else []
+                        position.sequence = message.sequence
+                slots.session.add(position)
+        except Exception:
+            log.exception("reports were not taken; they are tried again")
+            return False
         self._carry_out(settled)
-        await asyncio.gather(*(delivery.done() for delivery in deliveries))
+        return True
 
     # ---- after the commit
 
@@ -240,6 +258,25 @@ class Scheduler:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("background work failed", exc_info=task.exception())
+
+
+async def _position(session: AsyncSession, state: StreamState) -> FeedPosition:
+    """How far the runners' stream was taken; from its start, if it is another stream by now."""
+    position = await session.get(FeedPosition, RUNNERS, with_for_update=True)
+    if position is None:
+        position = FeedPosition(stream=RUNNERS, incarnation=state.incarnation, sequence=0)
+    if position.incarnation != state.incarnation:
+        position.incarnation, position.sequence = state.incarnation, 0
+    return position
+
+
+def _decode(message: Stored) -> RunReported | RunnerCameUp | None:
+    """A report that cannot be read is logged and passed over: it would block all others."""
+    try:
+        return RUNNER_EVENT.validate_json(message.payload)
+    except ValidationError:
+        log.exception("an unreadable report", subject=message.subject)
+        return None
 
 
 @contextlib.asynccontextmanager

@@ -70,7 +70,7 @@ class Slots:
         runners: Runners,
         settings: SchedulerSettings,
     ) -> None:
-        self._session = session
+        self.session = session
         self._now = now
         self._cases = cases
         self._outbox = outbox
@@ -144,7 +144,7 @@ class Slots:
         """
         held = select(Run).where(col(Run.runner) == event.runner, col(Run.state) != RunState.EXITED)
         settled: list[Settled] = []
-        for run in (await self._session.exec(held)).all():
+        for run in (await self.session.exec(held)).all():
             forgotten = run.id not in event.run_ids and run.granted_at < event.at
             if run.state == RunState.GRANTED or not forgotten:
                 continue
@@ -226,7 +226,7 @@ class Slots:
                 if not case.live:
                     case.slot.waiting = None
         self._replan(case)
-        self._session.add(case.slot)
+        self.session.add(case.slot)
         return Settled(_standing(case, note), case.dispatch(), self._wake_at(case))
 
     def _grant(
@@ -262,7 +262,7 @@ class Slots:
             granted_at=self._now,
             due_at=due,
         )
-        self._session.add(case.run)
+        self.session.add(case.run)
         late_s = (self._now - due).total_seconds() if due else None
         self._tell(case, RunGranted, runner=runner, cause=cause, late_s=late_s)
 
@@ -278,7 +278,7 @@ class Slots:
         if case.run.stop_reason is not None:
             return
         case.run.stop_reason = reason
-        self._session.add(case.run)
+        self.session.add(case.run)
         if reason is ExitReason.STOPPED_BY_SCHEDULE and case.plan.last_stop:
             self._record(case, case.plan.last_stop, STOP, DONE)
         self._tell(case, RunStopping, reason=reason)
@@ -289,12 +289,12 @@ class Slots:
         waiting = select(Occurrence).where(
             col(Occurrence.state) == WAITING, col(Occurrence.strategy_id).in_(by_id)
         )
-        for occurrence in (await self._session.exec(waiting)).all():
+        for occurrence in (await self.session.exec(waiting)).all():
             case = by_id[occurrence.strategy_id]
             if case.plan.window and case.plan.window.start == occurrence.instant:
                 continue
             occurrence.state, occurrence.updated_at = MISSED, self._now
-            self._session.add(occurrence)
+            self.session.add(occurrence)
             why = occurrence.detail or "its window closed"
             self._tell(case, StartMissed, due_at=occurrence.instant, reason=why)
 
@@ -321,7 +321,7 @@ class Slots:
         occurrence.state, occurrence.detail, occurrence.updated_at = state, detail, self._now
         occurrence.attempts += 1
         occurrence.late_s = (self._now - late_of).total_seconds() if late_of else None
-        self._session.add(occurrence)
+        self.session.add(occurrence)
         if action == START:
             case.occurrence = occurrence
 
@@ -355,7 +355,7 @@ class Slots:
         event = kind.model_validate(
             {"owner": strategy.owner, "strategy_id": strategy.id, "at": self._now, **fields}
         )
-        self._outbox.add(self._session, event)
+        self._outbox.add(self.session, event)
 
     def _wake_at(self, case: Case) -> tuple[datetime, ...]:
         moments = (case.plan.next_start, case.plan.next_stop, case.slot.retry_at)

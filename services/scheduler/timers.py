@@ -37,5 +37,6 @@ class Timers:
                 )
             self._due[moment].add(strategy_id)
 
-    def _fire(self, moment: datetime) -> None:
+    async def _fire(self, moment: datetime) -> None:
+        """A coroutine, or APScheduler would call it in a thread."""
         self._fired(sorted(self._due.pop(moment, ())))

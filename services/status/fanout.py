@@ -4,15 +4,10 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-import structlog
-
-from openbell.bus import Bus, StoredEvent
-from openbell.contracts.errors import ServiceUnavailable
+from openbell.bus import Stored, StreamState
+from openbell.contracts.base import Event
 
 RECENT = 2048
-RETRY_S = 0.5
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +19,7 @@ class Frame:
     data: bytes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Client:
     """A bounded queue. A client that cannot keep up is told to start afresh, and let go."""
 
@@ -40,63 +35,16 @@ class Client:
 
 
 class Fanout:
-    """Follows the event stream, in order and without gaps.
+    """What clients have been given so far, and the clients."""
 
-    The live feed carries the stream's consecutive numbers. Where one is missing (a lost
-    connection, a slow moment), the stream itself is asked, by number, before going on.
-    """
-
-    def __init__(self, bus: Bus, incarnation: str, sequence: int) -> None:
-        self._bus = bus
-        self.incarnation = incarnation
-        self.sequence = sequence
+    def __init__(self, state: StreamState) -> None:
+        self.incarnation = state.incarnation
+        self.sequence = state.last
         """The number of the last event that clients were given."""
         self._clients: set[Client] = set()
         self._recent: deque[Frame] = deque(maxlen=RECENT)
-        self._pending: deque[StoredEvent] = deque()
-        self._behind = False
-        self._wake = asyncio.Event()
 
-    def told(self, event: StoredEvent | None) -> None:
-        """An event from the live feed; None: some may have been missed."""
-        if event is None:
-            self._behind = True
-        else:
-            self._pending.append(event)
-        self._wake.set()
-
-    async def follow(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._take()
-            except ServiceUnavailable as error:
-                log.warning("events wait for the bus", reason=error.detail)
-                self._behind = True
-                self._wake.set()
-                await asyncio.sleep(RETRY_S)
-
-    async def _take(self) -> None:
-        while self._pending:
-            event = self._pending.popleft()
-            if event.sequence > self.sequence + 1:
-                await self._catch_up(event.sequence - 1)
-            self._publish(event)
-        if self._behind:
-            await self._catch_up(await self._bus.last_sequence())
-            self._behind = False
-
-    async def _catch_up(self, until: int) -> None:
-        while self.sequence < until:
-            event = await self._bus.next_event(self.sequence)
-            if event is None:
-                return
-            self._publish(event)
-
-    def _publish(self, event: StoredEvent) -> None:
-        if event.sequence <= self.sequence:
-            return
+    def publish(self, event: Stored) -> None:
         self.sequence = event.sequence
         frame = self.encode(event)
         self._recent.append(frame)
@@ -104,9 +52,10 @@ class Fanout:
             if client.owner == frame.owner:
                 client.offer(frame)
 
-    def encode(self, event: StoredEvent) -> Frame:
-        head = f"id: {self.incarnation}-{event.sequence}\nevent: {event.kind}\ndata: "
-        return Frame(event.sequence, event.owner, head.encode() + event.payload + b"\n\n")
+    def encode(self, event: Stored) -> Frame:
+        owner, _, kind = Event.parts(event.subject)
+        head = f"id: {self.incarnation}-{event.sequence}\nevent: {kind}\ndata: "
+        return Frame(event.sequence, owner, head.encode() + event.payload + b"\n\n")
 
     def join(self, owner: str, queue_size: int) -> Client:
         client = Client(owner, asyncio.Queue(queue_size))

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-from openbell.bus import Bus
+from openbell.bus import EVENTS, Bus
+from openbell.feed import Feed
 from openbell.front_door import Asgi
 from openbell.settings import Settings
 from services.status.fanout import Fanout
@@ -13,12 +14,16 @@ from services.status.stream import EventStream
 
 @contextlib.asynccontextmanager
 async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
-    fanout = Fanout(bus, await bus.incarnation(), await bus.last_sequence())
-    await bus.on_stored(fanout.told)
-    fanout.told(None)  # what was stored between the count and the subscription
-    following = asyncio.create_task(fanout.follow())
+    fanout = Fanout(await bus.stream_state(EVENTS))
+    following = asyncio.create_task(_follow(bus, fanout))
     try:
         yield EventStream(bus, fanout, settings.status)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+async def _follow(bus: Bus, fanout: Fanout) -> None:
+    async for batch in Feed(bus, EVENTS, fanout.sequence).batches():
+        for event in batch:
+            fanout.publish(event)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from openbell.bus import Bus
+from openbell.bus import EVENTS, Bus
+from openbell.contracts.base import Event
 from openbell.contracts.errors import MethodNotAllowed
 from openbell.front_door import Incoming, Outgoing, Scope, send_problem
 from openbell.identity import caller
@@ -95,11 +96,11 @@ class EventStream:
         return await self._stored(owner, after, until)
 
     async def _stored(self, owner: str, after: int, until: int) -> list[bytes] | None:
-        if after + 1 < await self._bus.first_sequence():
+        if after + 1 < (await self._bus.stream_state(EVENTS)).first:
             return None
         frames: list[bytes] = []
         while len(frames) < REPLAY_MOST:
-            event = await self._bus.next_event(after, owner)
+            event = await self._bus.next_stored(EVENTS, after, Event.subjects(owner))
             if event is None or event.sequence > until:
                 return frames
             frames.append(self._fanout.encode(event).data)

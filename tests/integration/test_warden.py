@@ -46,7 +46,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.token = uuid.uuid4().hex
-        self.clients: list[WardenClient] = []
+        self.children: list[subprocess.Popen[bytes]] = []
 
     @asynccontextmanager
     async def client(self) -> AsyncGenerator[WardenClient]:
@@ -112,6 +112,14 @@ class House:
             process.kill()
             process.wait()
 
+    def child(self, **env: str) -> subprocess.Popen[bytes]:
+        """A process of the test's own, which the warden did not start."""
+        child = subprocess.Popen(
+            ["sleep", "100"], env={"TOKEN": self.token, **env}, start_new_session=True
+        )
+        self.children.append(child)
+        return child
+
     def processes(self) -> list[psutil.Process]:
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
@@ -121,6 +129,8 @@ class House:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(left, timeout=0.05)
+        for child in self.children:
+            child.wait()
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
@@ -227,10 +237,14 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.getsid(0) == os.getpid())
         ]
 
     read, write = os.pipe()
-    with house.warden(pass_fds=(read, write)):
-        play(scene())
-    os.close(read)
-    os.close(write)
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    try:
+        with house.warden(pass_fds=(read, write)):
+            play(scene())
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+        os.close(read)
+        os.close(write)
 
 
 def test_a_repeated_start_answers_the_same_and_starts_nothing(house: House):
@@ -501,11 +515,7 @@ def test_a_warden_killed_while_starting_is_finished_by_the_next(house: House):
     ]
     journal = "".join(json.dumps(line) + "\n" for line in lines)
     (house.folder / "journal.jsonl").write_text(journal)
-    child = subprocess.Popen(
-        ["sleep", "100"],
-        env={"OPENBELL_RUN_ID": "forked", "TOKEN": house.token},
-        start_new_session=True,
-    )
+    child = house.child(OPENBELL_RUN_ID="forked")
 
     async def scene() -> None:
         async with house.client() as client:
@@ -522,7 +532,7 @@ def test_a_warden_killed_while_starting_is_finished_by_the_next(house: House):
 
 def test_a_stranger_with_a_recycled_pid_is_never_signalled(house: House):
     house.folder.mkdir()
-    stranger = subprocess.Popen(["sleep", "100"], env={"T": house.token}, start_new_session=True)
+    stranger = house.child()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     ticks = int(Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[19])
     common: dict[str, Any] = {"at": 1.0, "epoch": 1, "pid": stranger.pid}
@@ -621,7 +631,7 @@ def test_a_full_disk_refuses_starts_but_stops_and_tells_later(house: House):
             assert await refusal(house.run(client, "true", "b")) == "journal_failed"
             await client.stop("a", "stopped_by_user", KILL)
             await until(lambda: gone(first))
-            assert (house.folder / "journal.jsonl").stat().st_size == size
+            await until(lambda: (house.folder / "journal.jsonl").stat().st_size == size)
             resource.prlimit(client.pid, resource.RLIMIT_FSIZE, limit)
             await house.run(client, "true", "b")
             exits = await house.exits("a", "b")

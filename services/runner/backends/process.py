@@ -61,7 +61,7 @@ class ProcessBackend:
             _handle(run.run, run.strategy, run.epoch, f"{run.pid}:{run.start_ticks}")
             for run in live
         )
-        return Recovery(handles, getattr(client,"acknowledged",0), client.seq)
+        return Recovery(handles, client.acknowledged, client.seq)
 
     async def start(self, spec: RunSpec) -> RunHandle:
         client = self._connected()

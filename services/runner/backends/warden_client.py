@@ -89,6 +89,7 @@ class WardenClient:
         self.pid = 0
         self.boot_id = ""
         self.seq = 0
+        self.acknowledged = 0
         self._writer = writer
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Json]] = {}
@@ -169,7 +170,8 @@ class WardenClient:
         if hello["version"] != VERSION:
             await client.close()
             raise WardenRefused("version", f"the warden speaks version {hello['version']}")
-        client.pid, client.boot_id, client.seq = hello["pid"], hello["boot_id"], hello["seq"]
+        client.pid, client.boot_id = hello["pid"], hello["boot_id"]
+        client.seq, client.acknowledged = hello["seq"], hello["acknowledged"]
         return client
 
     async def _ask(self, request: Request) -> Json:

@@ -27,7 +27,7 @@ class Journal:
     def __init__(self, path: Path, *, limit: int = LIMIT) -> None:
         self._path = path
         self._limit = self._bound = limit
-        self._acknowledged = 0
+        self.acknowledged = self._noted = 0
         self._entries: list[Entry] = []
         self._pending: list[Entry] = []
         self._runs: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -78,11 +78,14 @@ class Journal:
         return {run: list(told) for run, told in self._runs.items() if not _is_over(told)}
 
     def acknowledge(self, seq: int) -> None:
-        self._acknowledged = max(self._acknowledged, seq)
+        self.acknowledged = max(self.acknowledged, seq)
         if self._size > self._bound:
             self._compact()
 
     def close(self) -> None:
+        """Compacted, so that a later life does not tell again what is known."""
+        if self.acknowledged > self._noted and not self._pending:
+            self._compact()
         os.close(self._file)
 
     def _remember(self, entry: Entry) -> None:
@@ -104,6 +107,7 @@ class Journal:
         if message.get("kind") == COMPACTED:
             self.seq = cast("int", message["seq"])
             self.epochs = cast("dict[str, int]", message["epochs"])
+            self.acknowledged = self._noted = cast("int", message["acknowledged"])
             return
         entry = Entry.from_json(message)
         self._remember(entry)
@@ -113,17 +117,23 @@ class Journal:
     def _compact(self) -> None:
         done = {run for run, told in self._runs.items() if self._is_done(told)}
         kept = [entry for entry in self._entries if entry.run not in done]
-        head: Json = {"kind": COMPACTED, "seq": self.seq, "epochs": self.epochs}
+        head: Json = {
+            "kind": COMPACTED,
+            "seq": self.seq,
+            "acknowledged": self.acknowledged,
+            "epochs": self.epochs,
+        }
         lines = [encode(head), *(encode(entry.to_json()) for entry in kept)]
         if not self._replace(b"".join(lines)):
             return
         self._entries = kept
+        self._noted = self.acknowledged
         for run in done:
             del self._runs[run]
         self._bound = max(self._limit, 2 * self._size)
 
     def _is_done(self, told: list[Entry]) -> bool:
-        return _is_over(told) and told[-1].seq <= self._acknowledged
+        return _is_over(told) and told[-1].seq <= self.acknowledged
 
     def _replace(self, data: bytes) -> bool:
         draft = self._path.with_suffix(".draft")

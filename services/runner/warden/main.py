@@ -139,6 +139,7 @@ class Service:
             "boot_id": self._host.boot_id,
             "started_at": self._started_at,
             "seq": self._journal.seq,
+            "acknowledged": self._journal.acknowledged,
         }
 
     def _shut_down(self) -> None:

@@ -3,7 +3,8 @@
 The job does not kill on close: the handle closes when the warden dies, and strategies
 outlive their warden. So that the next warden can open the job by its name, the main process
 holds a handle to it too; a named object lives as long as its last handle. The job's accounting
-knows every process of the run, so that neither marks nor descent are needed.
+knows every process of the run, so that neither marks nor descent are needed, and a handle
+tells even an adopted process's exit code.
 
 What cannot be had: SIGINT and SIGTERM are both CTRL_BREAK to the main process's group,
 which needs a console shared with the warden; a run whose main process ended before its
@@ -25,7 +26,7 @@ from pathlib import Path
 from selectors import BaseSelector
 from typing import IO
 
-from .host import MARK, UNSEEN, End, Identity, Order, Root
+from .host import MARK, End, Identity, Order, Root
 
 assert sys.platform == "win32"
 
@@ -60,7 +61,6 @@ class WindowsHost:
     def __init__(self, _selector: BaseSelector, on_term: Callable[[], None]) -> None:
         self._processes: dict[int, int] = {}
         self._jobs: dict[str, int] = {}
-        self._children: set[int] = set()
         signal.signal(signal.SIGINT, _do_nothing)
         signal.signal(signal.SIGBREAK, _do_nothing)
         signal.signal(signal.SIGTERM, lambda _number, _frame: on_term())
@@ -91,7 +91,6 @@ class WindowsHost:
         _nt.NtResumeProcess(wintypes.HANDLE(process))
         self._jobs[order.run] = job
         self._processes[child.pid] = process
-        self._children.add(child.pid)
         return Identity(child.pid, _created(process))
 
     def adopt(self, run: str, main: Identity) -> bool:
@@ -117,7 +116,7 @@ class WindowsHost:
             if code is not None:
                 del self._processes[pid]
                 _kernel.CloseHandle(wintypes.HANDLE(process))
-                yield pid, self._end(pid, code)
+                yield pid, End(exit_code=code)
 
     def trees(self, roots: Mapping[str, Root]) -> dict[str, frozenset[Identity]]:
         for run in self._jobs.keys() - roots.keys():
@@ -138,12 +137,6 @@ class WindowsHost:
         if run in self._jobs:
             return _members(self._jobs[run])
         return frozenset({root.main} if root.main.pid in self._processes else ())
-
-    def _end(self, pid: int, code: int) -> End:
-        if pid not in self._children:
-            return End(exit_code=code, detail=UNSEEN)
-        self._children.discard(pid)
-        return End(exit_code=code)
 
 
 def lock(file: IO[bytes]) -> bool:

@@ -172,5 +172,18 @@ def test_a_failed_compaction_leaves_the_journal_as_it_was(
     assert len(all_of(journal)) == 3
     live(journal, "b")
     journal.commit()
-    journal.close()
     assert len(reopened(path)) == 5
+    journal.close()
+
+
+def test_what_was_acknowledged_is_not_told_again_by_a_later_life(path: Path):
+    journal = Journal(path)
+    over(journal, "a")
+    live(journal, "b")
+    journal.commit()
+    journal.acknowledge(3)
+    journal.close()
+    later = Journal(path)
+    assert later.acknowledged == 3
+    assert {entry.run for entry in all_of(later)} == {"b"}
+    later.close()

@@ -1,0 +1,177 @@
+"""What is done about one strategy, from the facts alone."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
+from openbell.settings import SchedulerSettings
+from services.scheduler.decisions import (
+    NOTHING,
+    Decision,
+    EndedRun,
+    Facts,
+    LiveRun,
+    Start,
+    Stop,
+    after_exit,
+    decide,
+)
+from services.scheduler.planner import NO_SCHEDULE, Plan, Window
+
+NINE = datetime(2026, 11, 19, 9, tzinfo=UTC)
+NOW = NINE + timedelta(hours=1)
+WINDOW = Window(NINE, NINE + timedelta(hours=6), None)
+OPEN = Plan(Outlook.OPEN, "inside", window=WINDOW, ends=True, next_stop=WINDOW.stop)
+CLOSED = Plan(Outlook.SCHEDULED, "outside", ends=True, last_stop=NINE - timedelta(hours=18))
+UNKNOWN = Plan(Outlook.UNKNOWN, "no data")
+SETTINGS = SchedulerSettings()
+
+FRESH = Facts(
+    intent=Intent.AUTO,
+    intent_at=None,
+    run=None,
+    policy=RestartPolicy.ON_FAILURE,
+    retry_at=None,
+    gave_up=False,
+    schedule_at=NINE - timedelta(days=7),
+    served=False,
+)
+RUNNING = LiveRun(RunState.RUNNING, NINE, None)
+
+
+def test_a_due_window_starts_it_however_late() -> None:
+    assert decide(FRESH, OPEN, NOW) == Decision(act=Start(Cause.SCHEDULE, WINDOW))
+
+
+def test_a_window_is_served_once() -> None:
+    done = replace(FRESH, served=True, run=EndedRun(ExitReason.COMPLETED))
+    assert decide(done, OPEN, NOW) == NOTHING
+
+
+def test_outside_the_window_nothing_starts() -> None:
+    assert decide(FRESH, CLOSED, NOW) == NOTHING
+    assert decide(FRESH, UNKNOWN, NOW) == NOTHING
+    assert decide(FRESH, NO_SCHEDULE, NOW) == NOTHING
+
+
+def test_what_the_user_stopped_stays_stopped_through_every_restart_of_ours() -> None:
+    stopped = replace(FRESH, intent=Intent.STOP, run=EndedRun(ExitReason.STOPPED_BY_USER))
+    assert decide(stopped, OPEN, NOW) == NOTHING
+    running = replace(stopped, run=RUNNING)
+    assert decide(running, OPEN, NOW).act == Stop(ExitReason.STOPPED_BY_USER)
+
+
+def test_a_missed_stop_is_made_up_for() -> None:
+    overdue = replace(FRESH, run=RUNNING, served=True)
+    assert decide(overdue, CLOSED, NOW).act == Stop(ExitReason.STOPPED_BY_SCHEDULE)
+
+
+def test_a_schedule_without_a_stop_stops_nothing() -> None:
+    endless = replace(CLOSED, ends=False, last_stop=None)
+    assert decide(replace(FRESH, run=RUNNING), endless, NOW).act is None
+
+
+def test_an_unknown_calendar_or_a_removed_schedule_stops_nothing() -> None:
+    running = replace(FRESH, run=RUNNING)
+    assert decide(running, UNKNOWN, NOW).act is None
+    assert decide(running, NO_SCHEDULE, NOW).act is None
+
+
+def test_a_run_that_is_stopping_is_left_to_stop() -> None:
+    stopping = LiveRun(RunState.STOPPING, NINE, ExitReason.STOPPED_BY_USER)
+    assert decide(replace(FRESH, intent=Intent.STOP, run=stopping), CLOSED, NOW) == NOTHING
+
+
+def test_a_run_started_by_hand_serves_the_window_that_opens_over_it() -> None:
+    by_hand = replace(FRESH, intent=Intent.RUN, intent_at=NINE - timedelta(hours=1), run=RUNNING)
+    assert decide(by_hand, OPEN, NOW) == Decision(serve=WINDOW)
+
+
+def test_a_run_started_by_hand_outside_the_window_goes_on_until_the_next_stop() -> None:
+    by_hand = replace(FRESH, intent=Intent.RUN, intent_at=NINE, run=RUNNING)
+    assert decide(by_hand, CLOSED, NOW).act is None
+    after_stop = replace(CLOSED, last_stop=NOW)
+    assert decide(by_hand, after_stop, NOW) == Decision(
+        act=Stop(ExitReason.STOPPED_BY_SCHEDULE), release_intent=True
+    )
+
+
+def test_a_new_schedule_does_not_stop_by_its_own_past() -> None:
+    by_hand = replace(FRESH, intent=Intent.RUN, intent_at=NINE - timedelta(hours=3), run=RUNNING)
+    set_now = replace(by_hand, schedule_at=NOW)
+    passed = replace(CLOSED, last_stop=NINE)
+    assert decide(set_now, passed, NOW).act is None
+
+
+@pytest.mark.parametrize(
+    "reason", [r for r in ExitReason if r.interrupted and r is not ExitReason.STOPPED_BY_USER]
+)
+def test_an_interrupted_run_is_resumed_while_it_should_run(reason: ExitReason) -> None:
+    scheduled = replace(FRESH, served=True, run=EndedRun(reason))
+    assert decide(scheduled, OPEN, NOW).act == Start(Cause.RESUME)
+    assert decide(scheduled, CLOSED, NOW) == NOTHING
+    by_hand = replace(scheduled, intent=Intent.RUN, intent_at=NINE)
+    assert decide(by_hand, NO_SCHEDULE, NOW).act == Start(Cause.RESUME)
+
+
+def test_a_crash_is_retried_when_its_pause_is_over_and_not_before() -> None:
+    crashed = replace(FRESH, served=True, run=EndedRun(ExitReason.CRASHED))
+    later = replace(crashed, retry_at=NOW + timedelta(seconds=1))
+    assert decide(later, OPEN, NOW) == NOTHING
+    assert decide(replace(later, retry_at=NOW), OPEN, NOW).act == Start(Cause.RESTART)
+    assert decide(replace(later, retry_at=NOW), CLOSED, NOW) == NOTHING
+
+
+def test_a_new_window_forgives_giving_up() -> None:
+    gave_up = replace(FRESH, gave_up=True, run=EndedRun(ExitReason.CRASHED))
+    assert decide(replace(gave_up, served=True), OPEN, NOW) == NOTHING
+    assert decide(gave_up, OPEN, NOW).act == Start(Cause.SCHEDULE, WINDOW)
+
+
+def test_a_deleted_strategy_is_stopped_and_never_started() -> None:
+    deleted = replace(FRESH, deleted=True)
+    assert decide(deleted, OPEN, NOW) == NOTHING
+    assert decide(replace(deleted, run=RUNNING), OPEN, NOW).act == Stop(ExitReason.STOPPED_BY_USER)
+
+
+def test_the_pause_doubles_up_to_five_minutes_and_then_it_gives_up() -> None:
+    pauses: list[float] = []
+    failures = 0
+    for _ in range(SETTINGS.max_failures - 1):
+        after = after_exit(
+            RestartPolicy.ON_FAILURE, ExitReason.CRASHED, failures, timedelta(), NOW, SETTINGS
+        )
+        assert after.retry_at is not None
+        pauses.append((after.retry_at - NOW).total_seconds())
+        failures = after.failures
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    last = after_exit(
+        RestartPolicy.ON_FAILURE, ExitReason.CRASHED, failures, timedelta(), NOW, SETTINGS
+    )
+    assert (last.retry_at, last.gave_up, last.failures) == (None, True, 10)
+
+
+def test_a_healthy_run_clears_the_count() -> None:
+    after = after_exit(
+        RestartPolicy.ON_FAILURE, ExitReason.CRASHED, 9, timedelta(hours=2), NOW, SETTINGS
+    )
+    assert (after.failures, after.gave_up) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason", "again"),
+    [
+        (RestartPolicy.NEVER, ExitReason.CRASHED, False),
+        (RestartPolicy.NEVER, ExitReason.COMPLETED, False),
+        (RestartPolicy.ON_FAILURE, ExitReason.COMPLETED, False),
+        (RestartPolicy.ON_FAILURE, ExitReason.KILLED, True),
+        (RestartPolicy.ON_FAILURE, ExitReason.START_FAILED, True),
+        (RestartPolicy.ALWAYS, ExitReason.COMPLETED, True),
+        (RestartPolicy.ALWAYS, ExitReason.STOPPED_BY_USER, False),
+    ],
+)
+def test_the_restart_policy(policy: RestartPolicy, reason: ExitReason, again: bool) -> None:
+    after = after_exit(policy, reason, 0, timedelta(seconds=5), NOW, SETTINGS)
+    assert (after.retry_at is not None) is again
