@@ -6,6 +6,7 @@ import re
 import secrets
 import string
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from openbell.contracts.errors import InvalidRequest, InvalidSource, TooLarge
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?")
 FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,96}\.py")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+FIELDS = ("file", "name", "exchange", "parameters", "restart", "stop_grace_s")
 OURS = {"STRATEGY_ID", "STRATEGY_NAME", "OPENBELL_RUN_ID"}
 MOST_VARIABLES = 200
 LONGEST_VALUE = 32_768
@@ -31,6 +33,13 @@ class Source:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.body).hexdigest()
+
+
+def check_fields(given: Iterable[str]) -> None:
+    """A field that nobody reads is a mistake, not a detail. Raises InvalidRequest."""
+    for field in given:
+        if field not in FIELDS:
+            raise _invalid(field[:64], f"there is no such field; there are {', '.join(FIELDS)}")
 
 
 def check_source(filename: str | None, body: bytes, most_bytes: int) -> Source:

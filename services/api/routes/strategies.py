@@ -73,6 +73,7 @@ async def runs(
 
 @router.post("/upload", status_code=201, summary="Upload a strategy")
 async def upload(
+    request: Request,
     api: Api,
     owner: Owner,
     file: Annotated[UploadFile, File(description="One .py file, UTF-8.")],
@@ -89,6 +90,7 @@ async def upload(
     ] = 15,
 ) -> Outcome:
     """The script is compiled first: a syntax error is told with its line and column."""
+    uploads.check_fields(await request.form())
     source = uploads.check_source(file.filename, await file.read(), api.settings.max_source_bytes)
     chosen = uploads.check_name(name, source.filename)
     variables = uploads.check_parameters(parameters)
