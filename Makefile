@@ -54,5 +54,11 @@ $(VENV)-uv/bin/uv:
 	@$(PYTHON) -m venv $(VENV)-uv
 	@$(VENV)-uv/bin/python -m pip install -q --disable-pip-version-check uv
 
+schemas: setup
+	@$(PY) -m openbell.contracts
+
+wheel: setup
+	@$(UV) build -q --wheel
+
 clean:
 	rm -rf $(VENV) $(VENV)-uv build dist

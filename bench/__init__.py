@@ -1,0 +1,1 @@
+"""Figures, each beside a reference that is measured in the same run: trust the ratios."""

@@ -21,6 +21,7 @@ from services.api import errors
 from services.api.board import Board
 from services.api.context import Context
 from services.api.limits import limited
+from services.api.listing import listed
 from services.api.page import PAGE
 from services.api.routes import strategies
 from services.api.store import Store
@@ -92,4 +93,5 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
         await bus.answer(PublishArtifact, context.answer_publish)
         await bus.answer(GetRunEnvironment, context.answer_environment)
         app = _page_guarded(create_app(context))
-        yield limited(app, settings.api.max_source_bytes + FORM_OVERHEAD)
+        app = limited(app, settings.api.max_source_bytes + FORM_OVERHEAD)
+        yield listed(app, board)

@@ -48,12 +48,9 @@ class StrategyList(BaseModel):
 
 
 @router.get("/", summary="List your strategies", response_model=StrategyList)
-async def list_strategies(request: Request, api: Api, owner: Owner) -> Response:
-    """In a browser, this is the page."""
-    if "text/html" in request.headers.get("accept", ""):
-        return FileResponse(PAGE / "index.html")
-    body = b'{"strategies":' + await api.board.list(owner) + b"}"
-    return Response(body, media_type="application/json")
+async def list_strategies() -> FileResponse:
+    """In a browser, this is the page. The list itself is answered by `services/api/listing.py`."""
+    return FileResponse(PAGE / "index.html")
 
 
 @router.get("/status/{strategy_id}", summary="Tell where a strategy stands")

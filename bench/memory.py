@@ -1,0 +1,30 @@
+"""Idle memory of everything (PSS), against the budget."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.figure import Figure
+from tests.fixtures.stack import end_all, processes_of, start_one_process
+
+BUDGET_MB = 200
+SETTLE_S = 5
+
+
+def measure() -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        try:
+            stack = start_one_process(home)
+            stack.http.get("/python/").raise_for_status()
+            time.sleep(SETTLE_S)  # idle is what is measured
+            total = 0.0
+            for process in processes_of(home):
+                pss = process.memory_full_info().pss / 2**20
+                print(f"     {process.name():20} {pss:6.1f} MB")
+                total += pss
+            stack.stop()
+        finally:
+            end_all(home)
+    yield Figure("idle memory of everything, PSS", total, BUDGET_MB, "MB", 1)

@@ -1,0 +1,38 @@
+"""GET /python/ ahead of the framework: what every open page asks for most.
+
+The framework's own share of a request is several times the rest of this one. The route in
+`routes/strategies.py` documents it, and serves the page to browsers.
+"""
+
+from openbell.contracts.errors import OpenbellError
+from openbell.front_door import Asgi, Incoming, Outgoing, Scope, send_problem
+from openbell.identity import caller
+from services.api.board import Board
+
+PATH = "/python/"
+
+
+def listed(app: Asgi, board: Board) -> Asgi:
+    """The app, with its list answered from the board."""
+
+    async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "GET":
+            await app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if b"text/html" in headers.get(b"accept", b""):
+            await app(scope, receive, send)
+            return
+        try:
+            body = b'{"strategies":' + await board.list(caller(headers).owner) + b"}"
+        except OpenbellError as error:
+            await send_problem(send, error)
+            return
+        head = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+
+    return serve
