@@ -27,7 +27,8 @@ def measure() -> Iterator[Figure]:
         try:
             _boot(home)  # makes the home: what is measured is every later day
             modules = _modules(home)
-            booted, imported = [], []
+            booted: list[float] = []
+            imported: list[float] = []
             for _ in range(ROUNDS):
                 imported.append(_import(modules))
                 booted.append(_boot(home))

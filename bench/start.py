@@ -21,7 +21,8 @@ def measure() -> Iterator[Figure]:
         try:
             stack = start_one_process(home)
             strategy = stack.upload(SCRIPT, "bench", restart="never")
-            hosted, bare = [], []
+            hosted: list[float] = []
+            bare: list[float] = []
             for epoch in range(1, ROUNDS + 1):
                 bare.append(_bare(Path(folder)))
                 asked = time.time()

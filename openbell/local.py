@@ -110,7 +110,7 @@ class _NatsServer:
             [_binary(), "--config", str(config)],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is ours to order: strategies first, this last
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            preexec_fn=_tie_to_parent(),  # noqa: PLW1509 - no thread has been started yet
         )
         created = psutil.Process(self._process.pid).create_time()
         self._identity.write_text(json.dumps({"pid": self._process.pid, "created": created}))
@@ -189,9 +189,16 @@ def _binary() -> str:
     return found
 
 
-def _die_with_parent() -> None:
-    """Linux: killed when we are killed. Between fork and exec, so nothing but this call."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
+def _tie_to_parent() -> Callable[[], None] | None:
+    """On Linux: what makes a child die with us. Between fork and exec, so nothing but this call."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
             os._exit(1)
+
+    return die_with_parent

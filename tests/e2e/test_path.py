@@ -1,6 +1,5 @@
 """The whole path, as its users walk it: one body of tests for every shape of Openbell."""
 
-import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -147,7 +146,8 @@ def test_the_whole_tree_is_gone_before_it_is_called_stopped(openbell: Stack) -> 
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(sleep, start_new_session=True)
 print("tree", os.getpid(), child.pid)
 time.sleep(600)
 """
@@ -215,5 +215,5 @@ def test_one_home_has_one_folder_for_each_kind_of_thing(openbell: Stack) -> None
     assert source.read_text() == "print(__file__)"
     log = openbell.home / "log" / "strategies" / strategy / f"{strategy}-1.log"
     assert Path(log.read_text().strip()) == source
-    assert os.stat(log).st_mode & 0o077 == 0
+    assert log.stat().st_mode & 0o077 == 0
     openbell.http.delete(f"/python/delete/{strategy}").raise_for_status()

@@ -91,7 +91,8 @@ def test_a_syntax_error_has_its_line_and_column(stack: Stack) -> None:
     ],
 )
 def test_wrong_form_fields(stack: Stack, form: dict[str, str]) -> None:
-    problem(upload(stack, **form), 422, "invalid_request")
+    answer = stack.http.post("/python/upload", data=form, files={"file": ("s.py", GOOD)})
+    problem(answer, 422, "invalid_request")
 
 
 def test_a_request_that_is_no_form(stack: Stack) -> None:
@@ -187,7 +188,8 @@ def test_numbers_out_of_range(stack: Stack) -> None:
 
 def test_two_uploads_of_one_name_at_once(stack: Stack) -> None:
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: upload(stack, name="Same name"), range(8)))
+        waiting = [pool.submit(upload, stack, name="Same name") for _ in range(8)]
+        answers = [one.result() for one in waiting]
     made = [answer for answer in answers if answer.status_code == 201]
     assert len(made) == 1
     for answer in answers:

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from tests.fixtures.openalgo_server import OpenAlgoServer, openalgo_server
 EXAMPLES = Path(__file__).parents[2] / "strategies/examples"
 CALL, PUT = "NIFTY29DEC2624000CE", "NIFTY29DEC2624000PE"
 PROMPT = 2.0  # seconds that a stop may take, on a busy machine too
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 3  # with a story, as many as two cores keep up with
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
@@ -113,18 +112,14 @@ class Stage:
 @contextmanager
 def staged(python: Path, *, absent: bool = False) -> Generator[Stage]:
     """With `absent`, nothing listens where the server was."""
-    with openalgo_server() as server:
-        if not absent:
-            yield from _played(Stage(python, server))
-    if absent:
-        yield from _played(Stage(python, server))
-
-
-def _played(stage: Stage) -> Iterator[Stage]:
-    try:
-        yield stage
-    finally:
-        stage.end()
+    with ExitStack() as server_is_there:
+        stage = Stage(python, server_is_there.enter_context(openalgo_server()))
+        if absent:
+            server_is_there.close()
+        try:
+            yield stage
+        finally:
+            stage.end()
 
 
 # ---- the whole story, on every interpreter
@@ -251,8 +246,9 @@ def case(*, absent: bool = False, **arguments: str | float) -> Callable[..., Cal
     return register
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def outcomes(strategy_python: Path) -> Generator[dict[str, Future[None]]]:
+    """The cases begin before the stories, and play beside them."""
     pool = ThreadPoolExecutor(SIDE_BY_SIDE)
     yield {name: pool.submit(play, strategy_python) for name, play in CASES.items()}
     pool.shutdown(cancel_futures=True)
@@ -262,7 +258,7 @@ def held(stage: Stage) -> tuple[int, int]:
     return stage.server.position(CALL, "NFO"), stage.server.position(PUT, "NFO")
 
 
-# The three that wait for seconds come first, beside all others.
+# Those that wait for seconds come first, beside all others.
 
 
 @case()
@@ -278,9 +274,9 @@ def ema_crossover_calls_a_position_that_cannot_be_closed_an_error(stage: Stage) 
     assert "look at your positions now" in script.output
 
 
-@case(name="tick_logger.py", says="does not accept the key")
-@case(name="ema_crossover.py", says="Invalid openalgo apikey")
 @case(name="short_straddle.py", says="Invalid openalgo apikey")
+@case(name="ema_crossover.py", says="Invalid openalgo apikey")
+@case(name="tick_logger.py", says="does not accept the key")
 def a_wrong_key_is_named(stage: Stage, name: str, says: str) -> None:
     script = stage.run(name, OPENALGO_API_KEY="wrong")
     script.wait_for(says)
@@ -288,8 +284,8 @@ def a_wrong_key_is_named(stage: Stage, name: str, says: str) -> None:
     assert not stage.server.orders
 
 
-@case(absent=True, name="tick_logger.py", says="does not answer")
 @case(absent=True, name="short_straddle.py", says="Failed to connect")
+@case(absent=True, name="tick_logger.py", says="does not answer")
 def an_absent_server_does_not_delay_a_stop(stage: Stage, name: str, says: str) -> None:
     script = stage.run(name)
     script.wait_for(says)

@@ -213,7 +213,9 @@ def test_two_schedulers_start_one_copy(home: Path) -> None:
 def test_two_concurrent_starts_are_one_start_and_one_conflict(stack: Stack) -> None:
     strategy = stack.upload(ALONE, "concurrent")
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: stack.http.post(f"/python/start/{strategy}"), range(16)))
+        path = f"/python/start/{strategy}"
+        waiting = [pool.submit(stack.http.post, path) for _ in range(16)]
+        answers = [one.result() for one in waiting]
     assert sorted(answer.status_code for answer in answers) == [202] + [409] * 15
     refused = {answer.json()["code"] for answer in answers if answer.status_code == 409}
     assert refused == {"strategy_is_running"}
