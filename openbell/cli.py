@@ -73,7 +73,8 @@ def up(
         sys.stdout.flush()
 
     def stopping() -> None:
-        print("Stopping strategies, then Openbell ...", flush=True)
+        grace_s = settings.runner.stop_grace_s
+        print(f"Stopping: strategies have up to {grace_s:g} s to clean up ...", flush=True)
 
     _run(lambda: local.up(settings, listening=listening, stopping=stopping))
 

@@ -84,7 +84,12 @@ async def run(
 
 def _listener(settings: Settings) -> socket.socket:
     """Bound at once, so that a taken port is said before anything is started."""
-    return socket.create_server((settings.http.host, settings.http.port), backlog=2048)
+    host, port = settings.http.host, settings.http.port
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{host}:{port} cannot be served: {reason}; try --port") from None
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +127,7 @@ async def _http(door: FrontDoor, listener: socket.socket) -> AsyncGenerator[None
 
 @contextlib.contextmanager
 def _signals() -> Generator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set; the process owns its signals, no library does."""
+    """An event that SIGINT, SIGTERM and the like set. The process owns its signals, no library."""
     leave = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -132,6 +137,8 @@ def _signals() -> Generator[asyncio.Event]:
     handled = [signal.SIGINT, signal.SIGTERM]
     if sys.platform == "win32":
         handled.append(signal.SIGBREAK)
+    else:
+        handled.append(signal.SIGHUP)  # its terminal was closed
     before = [signal.signal(number, ask_to_leave) for number in handled]
     try:
         yield leave

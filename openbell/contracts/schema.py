@@ -4,7 +4,7 @@ import inspect
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from openbell.contracts import commands, events
 from openbell.contracts.base import ROOT, Command, Message, snake_case
@@ -74,6 +74,5 @@ def _schema(kind: type[Message]) -> str:
     schema = kind.model_json_schema()
     schema["x-subject"] = subject_pattern(kind)
     if issubclass(kind, Command):
-        reply: type[Message] = kind.reply_type()
-        schema["x-reply"] = file_name(reply)
+        schema["x-reply"] = file_name(cast("type[Command[Any]]", kind).reply_type())
     return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

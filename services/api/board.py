@@ -89,10 +89,12 @@ class Board:
         return view
 
     async def _refresh(self) -> None:
-        if not self._dirty and not self._all_dirty:
+        """Also waits for a reading that is under way: it may have taken our own mark with it."""
+        if not (self._dirty or self._all_dirty or self._reading.locked()):
             return
         async with self._reading:
-            await self._read_changed()
+            if self._dirty or self._all_dirty:
+                await self._read_changed()
 
     async def _read_changed(self) -> None:
         """What is marked while we read is marked again afterwards: no change is overlooked."""

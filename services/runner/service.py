@@ -37,7 +37,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
         await bus.answer(StartRun, supervisor.start, runner)
         await bus.answer(StopRun, supervisor.stop, runner)
         await bus.answer(ReadLog, read_log, runner)
-        beating = asyncio.create_task(_beat(settings, bus, backend))
+        beating = asyncio.create_task(_beat(settings, bus, backend, supervisor.ready))
         try:
             yield
         finally:
@@ -56,8 +56,10 @@ async def _build_ahead(environments: Environments) -> None:
         log.warning("the default environment is not built yet", reason=str(error))
 
 
-async def _beat(settings: Settings, bus: Bus, backend: Backend) -> None:
+async def _beat(settings: Settings, bus: Bus, backend: Backend, ready: asyncio.Event) -> None:
+    """Only a runner that can start something asks for work."""
     while True:
+        await ready.wait()
         info = RunnerInfo(
             runner=settings.runner.id,
             platform=platform.system(),

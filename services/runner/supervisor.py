@@ -33,6 +33,7 @@ from services.runner.environments import BuildFailed, Environments
 from services.runner.sources import Sources
 
 RETRY_S = 0.5
+CONNECT_S = 4
 REAP_S = 10
 """How long after the last rung of the ladder the trees may take to be gone."""
 
@@ -57,6 +58,8 @@ class Supervisor:
         self._clock = clock
         self._preparing: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, int] = {}
+        self.ready = asyncio.Event()
+        """Set while connected to the owner of the runs."""
         self._live: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,7 +83,11 @@ class Supervisor:
             preparing.cancel()
             await asyncio.gather(preparing, return_exceptions=True)
         try:
+            async with asyncio.timeout(CONNECT_S):
+                await self.ready.wait()
             await self._backend.stop(command.run_id, command.ladder, command.reason)
+        except TimeoutError:
+            raise ServiceUnavailable("the owner of the runs does not answer") from None
         except NoSuchRun:
             self._refused[command.strategy_id] = command.epoch
             raise UnknownRun(f"{command.run_id} is not known to this runner") from None
@@ -92,9 +99,7 @@ class Supervisor:
         try:
             spec = await self._spec(command)
             self._set_live(self._live | {command.run_id})
-            await self._backend.start(spec)
-        except BackendLost as error:
-            log.warning("not started; it is asked for again", run=command.run_id, reason=str(error))
+            await self._start(spec)
         except StartRefused as error:
             self._set_live(self._live - {command.run_id})
             if not error.observed:
@@ -105,6 +110,17 @@ class Supervisor:
             await self._start_failed(command, error.detail)
         except OSError as error:
             await self._start_failed(command, str(error))
+
+    async def _start(self, spec: RunSpec) -> None:
+        """As often as the connection is lost: a start that is repeated starts nothing twice."""
+        while True:
+            await self.ready.wait()
+            try:
+                await self._backend.start(spec)
+            except BackendLost:
+                self.ready.clear()
+            else:
+                return
 
     async def _spec(self, command: StartRun) -> RunSpec:
         """All that a start needs, fetched side by side."""
@@ -187,11 +203,13 @@ class Supervisor:
             try:
                 recovery = await self._backend.recover()
                 self._set_live({handle.run_id for handle in recovery.live})
+                self.ready.set()
                 await self._watch(recovery)
             except BackendLost as error:
                 log.warning("the owner of the runs does not answer", reason=str(error))
             except Exception:
                 log.exception("watching failed; it begins anew")
+            self.ready.clear()
             await asyncio.sleep(RETRY_S)
 
     async def _watch(self, recovery: Recovery) -> None:

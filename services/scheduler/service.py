@@ -201,16 +201,17 @@ class Scheduler:
         try:
             async with self._transaction() as slots:
                 position = await _position(slots.session, state)
-                for message in batch:
-                    if message.sequence > position.sequence:
-                        event = _decode(message)
-                        settled += await slots.reported(event) if event else []
-                        position.sequence = message.sequence
+                events = [_decode(m) for m in batch if m.sequence > position.sequence]
+                for event in events:
+                    settled += await slots.reported(event) if event else []
+                position.sequence = max(position.sequence, batch[-1].sequence)
                 slots.session.add(position)
         except Exception:
             log.exception("reports were not taken; they are tried again")
             return False
         self._carry_out(settled)
+        if any(isinstance(event, RunnerCameUp) for event in events):
+            self.look_at_all()  # what it was not there to hear is told again
         return True
 
     # ---- after the commit

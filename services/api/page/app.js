@@ -27,7 +27,7 @@ const EXAMPLE = `import time
 beats = 0
 while True:
     beats += 1
-    print(time.strftime("%H:%M:%S"), "beat", beats, flush=True)
+    print("beat", beats, time.ctime(), flush=True)
     time.sleep(1)
 `;
 
@@ -91,8 +91,8 @@ function duration(ms) {
   const seconds = Math.max(0, Math.floor(ms / 1000));
   const [d, h, m, s] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60, seconds % 60];
   if (d) return `${d} d ${h} h`;
-  if (h) return `${h} h ${String(m).padStart(2, "0")} min`;
-  return m ? `${m} min ${String(s).padStart(2, "0")} s` : `${s} s`;
+  if (h) return `${h} h ${String(m).padStart(2, "0")} m`;
+  return m ? `${m} m ${String(s).padStart(2, "0")} s` : `${s} s`;
 }
 
 /** @param {number} ms */
@@ -254,7 +254,7 @@ class Row {
     const s = this.strategy;
     const { parts } = this;
     write(parts.name, s.name);
-    parts.name.title = s.id;
+    parts.name.title = `${s.name} (${s.id})`;
     write(parts.exchange, s.exchange ?? "");
     parts.exchange.hidden = !s.exchange;
     write(parts.file, s.version.filename);
@@ -262,7 +262,7 @@ class Row {
     parts.badge.dataset.status = s.status;
     write(parts.badge, capital(s.status));
     const detail = s.run ? runDetail(s.run) : "";
-    write(parts.reason, detail ? s.reason.replace(`: ${detail}`, "") : s.reason);
+    write(parts.reason, capital(detail ? s.reason.replace(`: ${detail}`, "") : s.reason));
     parts.reason.title = s.reason;
     parts.resume.hidden = !(s.schedule && s.intent === "stop");
     write(parts.schedule, scheduleWords(s.schedule));
@@ -887,7 +887,7 @@ class Dialog {
     const place = root && root.querySelector("[data-error]");
     if (!root || !place) return false;
     const where = error.line ? `Line ${error.line}${error.column ? `, column ${error.column}` : ""}: ` : "";
-    const text = where + (rest ? `${rest}: ` : "") + error.message;
+    const text = where + (rest ? `${rest}: ` : "") + (where || rest ? error.message : capital(error.message));
     write(place, place.textContent ? `${place.textContent}; ${text}` : text);
     place.removeAttribute("hidden");
     const input = /** @type {HTMLElement | null} */ (root.querySelector("input, textarea"));
