@@ -67,8 +67,8 @@ class Client:
                 return
             params = {"run": chunk["run_id"], "offset": chunk["next_offset"], "wait": FOLLOW_S}
 
-    def events(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What happens, for ever; a lost connection resumes where it ended."""
+    def events(self, *, resume: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What happens. A lost connection is resumed where it ended, or is the end."""
         last_id = ""
         while True:
             headers = {"Last-Event-ID": last_id} if last_id else {}
@@ -81,8 +81,10 @@ class Client:
                         last_id = event.get("id", last_id)
                         yield event["event"], json.loads(event["data"])
             except httpx.TransportError as error:
-                if not last_id:
+                if not (last_id and resume):
                     raise Unreachable(f"Openbell does not answer: {error}") from None
+            if not resume:
+                return
             time.sleep(RECONNECT_S)
 
 

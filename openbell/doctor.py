@@ -173,7 +173,7 @@ class _Events:
 
     def _listen(self, openbell: client.Client) -> None:
         with contextlib.suppress(client.Unreachable, client.Refused):
-            for kind, _ in openbell.events():
+            for kind, _ in openbell.events(resume=False):
                 with self._changed:
                     self._kinds.add(kind)
                     self._changed.notify_all()

@@ -35,8 +35,8 @@ def outcome(answer: dict[str, Any], *, as_json: bool) -> None:
         return
     strategy = answer["strategy"]
     print(f"{strategy['name']} ({strategy['id']}): {strategy['status']}, {strategy['reason']}")
-    if strategy["next_start"] and strategy["status"] != "running":
-        print(f"next start: {_local(strategy['next_start'])}")
+    if coming := _next(strategy):
+        print(coming)
     if answer["note"]:
         print(f"note: {answer['note']}")
 

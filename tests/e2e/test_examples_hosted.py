@@ -4,7 +4,10 @@ Every order must arrive, the closing one above all, and the log and the events m
 """
 
 import json
+import os
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -16,12 +19,31 @@ import pytest
 
 from tests.fixtures.default_environment import default_environment
 from tests.fixtures.openalgo_server import OpenAlgoServer, Order, openalgo_server
-from tests.fixtures.stack import Stack, end_all, eventually, processes_of, start_one_process
+from tests.fixtures.stack import (
+    OPENBELL,
+    Stack,
+    end_all,
+    eventually,
+    processes_of,
+    start_one_process,
+)
 from tests.integration.test_examples import newer_interpreter
 
-EXAMPLES = Path(__file__).parents[2] / "strategies/examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "strategies/examples"
 OPTIONS = ["NIFTY29DEC2624000CE", "NIFTY29DEC2624000PE"]
+WAIT_S = 20  # that a request for more of a log may last
 KINDS = ["intent_changed", "run_granted", "run_started", "run_stopping", "run_exited"]
+
+
+STUCK = """
+import sys, time
+try:
+    print("trading")
+    time.sleep(600)
+except KeyboardInterrupt:
+    sys.exit("not closed: look at your positions")
+"""
 
 
 @dataclass
@@ -96,6 +118,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory, strategy_python: Path) -> G
 
 
 @pytest.fixture
+def newest_python(strategy_python: Path) -> Path:
+    """Where there is none beside the base interpreter, that one again."""
+    interpreter = newer_interpreter()
+    return default_environment(interpreter) if interpreter else strategy_python
+
+
+@pytest.fixture
 def floor(shared: Floor) -> Floor:
     """The one that most tests share; they tell their orders apart by the strategy's name."""
     shared.openalgo.trend("flat")
@@ -104,15 +133,6 @@ def floor(shared: Floor) -> Floor:
 
 def test_ema_crossover_from_upload_to_its_closing_order(floor: Floor) -> None:
     the_ema_story(floor)
-
-
-def test_the_same_on_the_newest_python(home: Path, openalgo: OpenAlgoServer) -> None:
-    interpreter = newer_interpreter()
-    if interpreter is None:
-        pytest.skip("no Python 3.12 or newer beside this one")
-    floor = open_floor(home, openalgo, default_environment(interpreter))
-    the_ema_story(floor)
-    assert floor.openbell.stop() == [0]
 
 
 def the_ema_story(floor: Floor) -> None:
@@ -219,39 +239,127 @@ def test_tick_logger_is_followed_while_it_prints(floor: Floor) -> None:
 
 def test_a_wrong_key_is_in_the_log_and_costs_no_order(floor: Floor) -> None:
     """They go on trying, as they would with a server that is away: to Openbell, they run."""
-    says = {
-        "ema_crossover.py": "Invalid openalgo apikey; trying again",
-        "short_straddle.py": "Invalid openalgo apikey; trying again",
-        "tick_logger.py": "does not accept the key in OPENALGO_API_KEY",
-    }
-    ids = {
-        example: floor.upload(example, f"Wrong {example}", OPENALGO_API_KEY="wr0ng")
-        for example in says
-    }
-    for strategy in ids.values():
+    ids = [
+        floor.upload(example, f"Wrong key {example}", OPENALGO_API_KEY="wr0ng")
+        for example in ("ema_crossover.py", "short_straddle.py")
+    ]
+    for strategy in ids:
         floor.start(strategy)
-    for example, strategy in ids.items():
-        assert "wr0ng" not in floor.openbell.wait_log(strategy, says[example])
+    for strategy in ids:
+        log = floor.openbell.wait_log(strategy, "Invalid openalgo apikey")
+        assert "wr0ng" not in log
         view = floor.openbell.status(strategy)
         assert (view["status"], view["reason"]) == ("running", "started by you")
         floor.stop(strategy)
         floor.delete(strategy)
-    assert not [order for order in floor.openalgo.orders if order.strategy.startswith("Wrong")]
+    assert not [order for order in floor.openalgo.orders if order.strategy.startswith("Wrong key")]
 
 
-def test_a_position_that_cannot_be_closed_is_told(floor: Floor) -> None:
-    strategy = floor.upload("ema_crossover.py", "Stuck", SYMBOL="TCS")
+def test_a_closing_that_failed_is_told(floor: Floor) -> None:
+    strategy = start_stuck(floor)
+    view = floor.openbell.post(f"/python/stop/{strategy}", params={"wait": 20})["strategy"]
+    assert view["status"] == "stopped"
+    tells_that_closing_failed(floor, strategy)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="view.derive: with a schedule, 'stopped by you, until …' hides how the run ended",
+)
+def test_a_closing_that_failed_is_told_when_a_schedule_is_overruled(floor: Floor) -> None:
+    strategy = start_stuck(floor)
+    now = datetime.now(UTC)
+    set_window(floor.openbell, strategy, now - timedelta(hours=1), now + timedelta(hours=1))
+    view = floor.openbell.post(f"/python/stop/{strategy}", params={"wait": 20})["strategy"]
+    assert view["status"] == "paused"
+    tells_that_closing_failed(floor, strategy)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="view.derive: 'scheduled, outside its window' hides how the run ended"
+)
+def test_a_closing_that_failed_is_told_when_a_schedule_stopped_it(floor: Floor) -> None:
+    strategy = floor.openbell.upload(STUCK, "Stuck")
+    now = datetime.now(UTC)
+    set_window(floor.openbell, strategy, now - timedelta(hours=1), now + timedelta(hours=1))
+    floor.openbell.wait_log(strategy, "trading")
+    set_window(floor.openbell, strategy, now + timedelta(hours=1), now + timedelta(hours=2))
+    view = floor.openbell.wait_status(strategy, "scheduled")
+    assert view["run"]["reason"] == "stopped_by_schedule"
+    tells_that_closing_failed(floor, strategy)
+
+
+def start_stuck(floor: Floor) -> str:
+    strategy = floor.openbell.upload(STUCK, "Stuck")
     floor.start(strategy)
-    floor.openbell.wait_log(strategy, "nothing to do")
-    floor.openalgo.trend("up")
-    floor.openbell.wait_log(strategy, "BUY to a position of 1")
-    floor.openalgo.refuse("placesmartorder", "session expired", symbol="TCS")
-    answer = floor.openbell.post(f"/python/stop/{strategy}", params={"wait": 20})
-    view = answer["strategy"]
-    assert (view["run"]["reason"], view["run"]["exit_code"]) == ("stopped_by_user", 1)
-    assert view["reason"].startswith("stopped by you with exit code 1")
-    assert "look at your positions now" in floor.openbell.log(strategy)
+    floor.openbell.wait_log(strategy, "trading")
+    return strategy
+
+
+def tells_that_closing_failed(floor: Floor, strategy: str) -> None:
+    view = floor.openbell.status(strategy)
+    log = floor.openbell.log(strategy)
     floor.delete(strategy)
+    assert view["run"]["exit_code"] == 1
+    assert log.endswith("not closed: look at your positions\n")
+    assert "exit code 1" in view["reason"]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="decisions._start_by_hand: a run that its user stopped counts as interrupted",
+)
+def test_what_was_stopped_and_started_by_hand_was_started_by_you(floor: Floor) -> None:
+    strategy = start_stuck(floor)
+    floor.openbell.post(f"/python/stop/{strategy}", params={"wait": 20})
+    answer = floor.openbell.post(f"/python/start/{strategy}", params={"wait": 20})
+    floor.openbell.http.delete(f"/python/delete/{strategy}", params={"stop": True})
+    assert answer["strategy"]["reason"] == "started by you"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="routes.logs: waits for more of a log whose run has ended; `logs --follow` ends late",
+)
+def test_nobody_waits_for_more_of_a_log_whose_run_has_ended(floor: Floor) -> None:
+    strategy = floor.openbell.upload("print('done')", "Done")
+    floor.openbell.post(f"/python/start/{strategy}")
+    floor.openbell.wait_status(strategy, "stopped")
+    path = f"/python/logs/{strategy}"
+    chunk = floor.openbell.http.get(path).json()
+    assert chunk["ended"]
+    asked = time.monotonic()
+    floor.openbell.http.get(path, params={"offset": chunk["size"], "wait": 2})
+    floor.delete(strategy)
+    assert time.monotonic() - asked < 2
+
+
+def test_what_the_readme_says_works(floor: Floor) -> None:
+    """Every command in its blocks, in its order."""
+    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```", (EXAMPLES / "README.md").read_text())
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert {command.split()[0] for command in commands} == {"openbell"}
+    environment = {
+        "PATH": f"{OPENBELL.parent}{os.pathsep}{os.environ['PATH']}",
+        "OPENBELL_URL": floor.openbell.url,
+        "OPENALGO_API_KEY": floor.openalgo.api_key,
+    }
+    for command in commands:
+        done = subprocess.run(
+            command, check=False, shell=True, cwd=ROOT, env=environment, capture_output=True
+        )
+        assert done.returncode == 0, (command, done.stderr)
+    uploaded = floor.openbell.http.get("/python/").json()["strategies"]
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {view["name"] for view in uploaded}
+    for view in uploaded:
+        floor.openbell.http.delete(f"/python/delete/{view['id']}", params={"stop": True})
+
+
+def test_the_readme_names_every_variable_that_an_example_reads() -> None:
+    text = (EXAMPLES / "README.md").read_text()
+    for example in EXAMPLES.glob("*.py"):
+        for name in re.findall(r'os\.getenv\("(\w+)"', example.read_text()):
+            assert f"`{name}`" in text, (example.name, name)
 
 
 def test_a_missing_key_is_a_crash_that_names_it(floor: Floor) -> None:
@@ -264,10 +372,17 @@ def test_a_missing_key_is_a_crash_that_names_it(floor: Floor) -> None:
     floor.delete(strategy)
 
 
-def test_ctrl_c_of_openbell_closes_the_position_and_the_next_up_trades_on(
-    home: Path, openalgo: OpenAlgoServer, strategy_python: Path
+def test_the_newest_python_trades_too_and_ctrl_c_of_openbell_closes_its_position(
+    home: Path, openalgo: OpenAlgoServer, newest_python: Path
 ) -> None:
-    floor = open_floor(home, openalgo, strategy_python)
+    floor = open_floor(home, openalgo, newest_python)
+    the_ema_story(floor)
+    openalgo.trend("flat")
+    trades_on_after_ctrl_c(floor, newest_python)
+
+
+def trades_on_after_ctrl_c(floor: Floor, python: Path) -> None:
+    home, openalgo = floor.openbell.home, floor.openalgo
     strategy = floor.upload("ema_crossover.py", "Overnight", SYMBOL="SBIN")
     floor.start(strategy)
     floor.openbell.wait_log(strategy, "nothing to do")
@@ -275,11 +390,11 @@ def test_ctrl_c_of_openbell_closes_the_position_and_the_next_up_trades_on(
     floor.wait_for_order("Overnight", 1)
     floor.openbell.wait_log(strategy, "BUY to a position of 1")
     assert floor.openbell.stop(signal.SIGINT) == [0]
-    assert floor.sides("Overnight") == [("BUY", 1), ("SELL", 0)]
+    assert floor.sides("Overnight") == [("BUY", 1), ("SELL", 0)]  # before Openbell ended
     assert openalgo.position("SBIN", "NSE") == 0
     assert processes_of(home) == []
 
-    floor = open_floor(home, openalgo, strategy_python)
+    floor = open_floor(home, openalgo, python)
     view = eventually(
         lambda: v if (v := floor.openbell.status(strategy))["run"]["epoch"] == 2 else None,
         lambda: str(floor.openbell.status(strategy)),
@@ -343,9 +458,6 @@ class Followed:
         self.text += chunk["content"]
         self._offset = chunk["next_offset"]
         return chunk
-
-
-WAIT_S = 20
 
 
 def until_exited(

@@ -34,7 +34,7 @@ while True:
 const AT_ONCE = 3; // reads of single strategies; a browser has six connections for one host
 const STORM = 40; // so many changes are read as one list
 const HOLD_MS = 3000; // rows stay in place under a hand that is about to press
-const PATIENCE_MS = 2500; // before a lost connection gets a banner
+const PATIENCE_MS = 2000; // before a lost connection gets a banner
 const LOG_TAIL = 65_536;
 const LOG_MOST = 1_000_000; // characters kept in the document; the download has them all
 const LOG_PAUSE_MS = 100;
@@ -50,6 +50,11 @@ const find = (root, selector) => /** @type {T} */ (root.querySelector(selector))
 /** @param {Node} node @param {string} text Written only when it differs: a tick costs nothing. */
 function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+/** @param {HTMLElement} node @param {string} text */
+function hint(node, text) {
+  if (node.title !== text) node.title = text;
 }
 
 /** @param {string} tag @param {string} className @param {string} [text] */
@@ -96,13 +101,16 @@ function duration(ms) {
 }
 
 /** @param {number} ms */
-const brief = (ms) => (ms < 10_000 ? `${(Math.max(0, ms) / 1000).toFixed(1)} s` : duration(ms));
+function brief(ms) {
+  if (ms < 1000) return `${Math.max(0, ms)} ms`;
+  return ms < 10_000 ? `${(ms / 1000).toFixed(1)} s` : duration(ms);
+}
 
 /** @param {number} ms */
 function ago(ms) {
   if (ms < 10_000) return "just now";
   if (ms < 60_000) return `${Math.floor(ms / 10_000) * 10} s ago`;
-  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ago`;
+  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} m ago`;
   return ms < 86_400_000 ? `${Math.floor(ms / 3_600_000)} h ago` : `${Math.floor(ms / 86_400_000)} d ago`;
 }
 
@@ -254,7 +262,7 @@ class Row {
     const s = this.strategy;
     const { parts } = this;
     write(parts.name, s.name);
-    parts.name.title = `${s.name} (${s.id})`;
+    hint(parts.name, `${s.name} (${s.id})`);
     write(parts.exchange, s.exchange ?? "");
     parts.exchange.hidden = !s.exchange;
     write(parts.file, s.version.filename);
@@ -263,11 +271,11 @@ class Row {
     write(parts.badge, capital(s.status));
     const detail = s.run ? runDetail(s.run) : "";
     write(parts.reason, capital(detail ? s.reason.replace(`: ${detail}`, "") : s.reason));
-    parts.reason.title = s.reason;
+    hint(parts.reason, s.reason);
     parts.resume.hidden = !(s.schedule && s.intent === "stop");
     write(parts.schedule, scheduleWords(s.schedule));
     write(parts.detail, detail);
-    parts.detail.title = detail;
+    hint(parts.detail, detail);
     parts.detail.classList.toggle("mono", s.run?.state === "exited");
     this.showActions();
     this.tick(Date.now());
@@ -284,7 +292,7 @@ class Row {
     enable(this.buttons.log, s.run !== null);
     for (const action of ["start", "stop", "restart", "log", "delete"]) {
       this.buttons[action].setAttribute("aria-label", `${capital(action)} ${s.name}`);
-      this.buttons[action].title = action === "stop" && !live && wouldStart ? "Keep it stopped until you start or resume it" : capital(action);
+      hint(this.buttons[action], action === "stop" && !live && wouldStart ? "Keep it stopped until you start or resume it" : capital(action));
     }
     this.buttons.schedule.setAttribute("aria-label", `Schedule of ${s.name}: ${scheduleWords(s.schedule)}`);
   }
@@ -294,12 +302,12 @@ class Row {
     const { strategy: s, parts } = this;
     const next = nextOf(s);
     write(parts.next, next ? (next[1] > now ? `${next[0]} in ${duration(next[1] - now)}` : `${next[0]} now`) + ` · ${moment(next[1], now)}` : "");
-    parts.next.title = next ? exact.format(next[1]) : "";
+    hint(parts.next, next ? exact.format(next[1]) : "");
     write(parts.run, s.run ? runWords(s.run, now) : "–");
-    parts.run.title = s.run?.started_at ? `Started ${exact.format(Date.parse(s.run.started_at))}` : "";
+    hint(parts.run, s.run?.started_at ? `Started ${exact.format(Date.parse(s.run.started_at))}` : "");
     const changed = lastChange(s);
     write(parts.changed, ago(now - changed));
-    parts.changed.title = exact.format(changed);
+    hint(parts.changed, exact.format(changed));
   }
 
   /** @param {string} text @param {string} status */
@@ -513,6 +521,8 @@ class Reader {
     this.wanted = new Set();
     /** @type {Set<string>} */
     this.reading = new Set();
+    /** @type {Set<string>} What was deleted; no answer that is still under way brings it back. */
+    this.gone = new Set();
     this.everything = false;
     this.listing = false;
     this.onList = () => {};
@@ -520,8 +530,16 @@ class Reader {
 
   /** @param {string} id */
   mark(id) {
+    if (this.gone.has(id)) return;
     this.wanted.add(id);
     this.go();
+  }
+
+  /** @param {string} id It was deleted. */
+  forget(id) {
+    this.gone.add(id);
+    this.wanted.delete(id);
+    this.list.remove(id);
   }
 
   all() {
@@ -549,7 +567,7 @@ class Reader {
     try {
       const { strategies } = await ask("/python/");
       this.listTicket = ticket;
-      this.list.replace(strategies, ticket);
+      this.list.replace(strategies.filter((/** @type {Strategy} */ s) => !this.gone.has(s.id)), ticket);
       this.onList();
     } catch {
       this.everything = true; // the connection's state tells the user
@@ -566,12 +584,13 @@ class Reader {
     const ticket = ++this.ticket;
     try {
       const strategy = await ask(address("status", id));
-      if (ticket > this.listTicket || this.list.rows.has(id)) this.list.set(strategy, ticket);
+      const known = ticket > this.listTicket || this.list.rows.has(id);
+      if (known && !this.gone.has(id)) this.list.set(strategy, ticket);
     } catch (error) {
-      if (error instanceof Problem && error.status === 404) this.list.remove(id);
+      if (error instanceof Problem && error.status === 404) this.forget(id);
       else {
         await pause(2000);
-        this.wanted.add(id);
+        if (!this.gone.has(id)) this.wanted.add(id);
       }
     }
     this.reading.delete(id);
@@ -615,14 +634,16 @@ class Stream {
   /** @param {MessageEvent} event */
   told(event) {
     this.lastSign = Date.now();
-    this.reader.mark(JSON.parse(event.data).strategy_id);
+    const { strategy_id: id } = JSON.parse(event.data);
+    if (event.type === "strategy_deleted") this.reader.forget(id);
+    else this.reader.mark(id);
   }
 
   /** The browser connects again by itself, unless it was answered with an error. */
   lost() {
     this.show("reconnecting");
     const { source } = this;
-    if (source?.readyState === EventSource.CLOSED) setTimeout(() => source === this.source && this.open(), 2000);
+    if (source?.readyState === EventSource.CLOSED) setTimeout(() => source === this.source && this.open(), 1000);
   }
 
   /** @param {"live" | "reconnecting"} state */
@@ -639,10 +660,12 @@ class Stream {
     } else this.warn();
   }
 
+  /** Until it is live again, after a moment's patience, the list says of itself that it is old. */
   warn() {
+    const since = clock.format(Date.now());
     this.warning ||= setTimeout(() => {
-      const since = clock.format(this.lastSign);
-      write($("banner"), navigator.onLine ? `Openbell does not answer. This is how things stood at ${since}; strategies go on without this page.` : `You are offline. This is how things stood at ${since}.`);
+      const trouble = navigator.onLine ? "Openbell does not answer." : "You are offline.";
+      write($("banner"), `${trouble} This is how things stood at ${since}; they may have changed since.`);
       $("banner").hidden = false;
       document.body.classList.add("stale");
     }, PATIENCE_MS);
@@ -671,7 +694,10 @@ class LogPanel {
       event.preventDefault();
       this.download().catch((error) => complain("The log could not be downloaded", error));
     });
-    $("log").addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+    document.addEventListener("keydown", (event) => {
+      const elsewhere = /** @type {Element} */ (event.target).closest("dialog, input[type=search]");
+      if (event.key === "Escape" && !elsewhere && this.strategy) this.close();
+    });
     new ResizeObserver(() => this.following && this.toEnd()).observe(this.text);
   }
 
@@ -686,11 +712,12 @@ class LogPanel {
   }
 
   close() {
+    const focused = $("log").contains(document.activeElement);
     this.reading.abort();
     this.strategy = null;
     $("log").hidden = true;
     document.body.classList.remove("with-log");
-    if (this.opener?.isConnected) this.opener.focus({ preventScroll: true });
+    if (focused && this.opener?.isConnected) this.opener.focus({ preventScroll: true });
   }
 
   /** @param {Strategy | null} strategy @param {string} id What became of a strategy; it may be ours. */
@@ -1094,7 +1121,7 @@ class DeleteDialog extends Dialog {
   async send() {
     const strategy = /** @type {Strategy} */ (this.strategy);
     const { note } = await ask(address("delete", strategy.id) + (isLive(strategy) ? "?stop=true" : ""), { method: "DELETE" });
-    this.reader.mark(strategy.id);
+    this.reader.forget(strategy.id);
     toast(`${strategy.name} is deleted${note ? `; ${note}` : ""}.`);
   }
 }
@@ -1145,7 +1172,7 @@ function main() {
   $("empty-choose").addEventListener("click", () => upload.begin());
   $("use-example").addEventListener("click", () => upload.begin(new File([EXAMPLE], "heartbeat.py", { type: "text/x-python" })));
   new Stream(reader);
-  everySecond(() => list.tick(Date.now()));
+  everySecond(() => document.body.classList.contains("stale") || list.tick(Date.now()));
 }
 
 /** @param {List} list */

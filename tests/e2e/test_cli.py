@@ -1,0 +1,107 @@
+"""The command line, as people and scripts use it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.stack import OPENBELL, Stack
+
+FOREVER = "import time\nprint('on', flush=True)\nwhile True: time.sleep(0.05)\n"
+
+
+def openbell(stack: Stack, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [OPENBELL, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "OPENBELL_URL": stack.url, "COLUMNS": "200"},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    file = tmp_path / "my_strategy.py"
+    file.write_text(FOREVER)
+    return file
+
+
+def test_a_day_with_a_strategy(stack: Stack, script: Path) -> None:
+    assert "No strategies yet" in openbell(stack, "ls")
+    said = openbell(stack, "upload", str(script), "--exchange", "NSE", "--set", "A=1", "--start")
+    assert "my_strategy (my-strategy-" in said
+    assert "running, started by you" in said
+    assert "running" in openbell(stack, "ls")
+    assert openbell(stack, "logs", "MY_STRATEGY") == "on\n"
+    scheduled = openbell(
+        stack, "schedule", "my_strategy", "--exchange", "NSE", "--start", "09:15", "--stop", "15:30"
+    )
+    assert "running" in scheduled
+    assert "paused, stopped by you" in openbell(stack, "stop", "my_strategy")
+    assert "starts " in openbell(stack, "resume", "my_strategy")
+    openbell(stack, "schedule", "my_strategy", "--none")
+    restarted = json.loads(openbell(stack, "restart", "my_strategy", "--json"))
+    assert restarted["strategy"]["run"]["epoch"] == 2
+    assert "running" in openbell(stack, "delete", "my_strategy", code=1)
+    assert "deleted my-strategy-" in openbell(stack, "delete", "my_strategy", "--stop")
+    assert json.loads(openbell(stack, "ls", "--json")) == []
+
+
+def test_logs_are_followed_until_the_run_ends(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "count.py"
+    file.write_text("import time\nfor n in range(5):\n    print(n)\n    time.sleep(0.05)\n")
+    openbell(stack, "upload", str(file), "--start")
+    assert openbell(stack, "logs", "-f", "count") == "0\n1\n2\n3\n4\n"
+    openbell(stack, "delete", "count")
+
+
+def test_a_script_that_crashes_at_once_is_an_exit_code(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text("raise SystemExit('no login')\n")
+    openbell(stack, "upload", str(file), "--restart", "never")
+    view = stack.http.get("/python/").json()["strategies"][0]
+    stack.post(f"/python/start/{view['id']}")
+    stack.wait_status(view["id"], "crashed")
+    listed = json.loads(openbell(stack, "ls", "--json"))
+    assert listed[0]["reason"] == "crashed with exit code 1: no login"
+    openbell(stack, "delete", "bad")
+
+
+def test_exit_codes_tell_what_went_wrong(stack: Stack, tmp_path: Path) -> None:
+    assert "there is no strategy 'x'" in openbell(stack, "start", "x", code=1)
+    openbell(stack, "start", code=2)
+    openbell(stack, "schedule", "x", "--always", "--none", code=2)
+    openbell(stack, "ls", "--url", "http://127.0.0.1:9", code=3)
+    broken = tmp_path / "broken.py"
+    broken.write_text("x = (\n")
+    assert "line 1, column 5" in openbell(stack, "upload", str(broken), code=1)
+    openbell(stack, "run", "everything", code=2)
+
+
+def test_events_are_printed_as_they_happen(stack: Stack, script: Path) -> None:
+    command = [OPENBELL, "events", "--json"]
+    environment = {**os.environ, "OPENBELL_URL": stack.url}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "hello"
+        openbell(stack, "upload", str(script), "--name", "watched")
+        told = json.loads(process.stdout.readline())
+        assert (told["event"], told["name"]) == ("strategy_uploaded", "watched")
+        process.terminate()
+    openbell(stack, "delete", "watched")
+
+
+def test_doctor_proves_one_strategy_end_to_end() -> None:
+    done = subprocess.run(
+        [OPENBELL, "doctor", "--smoke", "--json"], capture_output=True, text=True, check=False
+    )
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0, checks
+    assert checks["nothing left"]["ok"]
+    assert checks["events"]["ok"]
