@@ -73,8 +73,7 @@ def up(
         sys.stdout.flush()
 
     def stopping() -> None:
-        grace_s = settings.runner.stop_grace_s
-        print(f"Stopping: strategies have up to {grace_s:g} s to clean up ...", flush=True)
+        print("Stopping: strategies clean up first (15 s unless you said more) ...", flush=True)
 
     _run(lambda: local.up(settings, listening=listening, stopping=stopping))
 
@@ -174,13 +173,20 @@ def upload(
         list[str] | None, typer.Option("--set", help="A variable for it.", metavar="KEY=VALUE")
     ] = None,
     restart: Annotated[str, typer.Option(help="never, on-failure or always.")] = "on-failure",
+    stop_grace_s: Annotated[
+        float, typer.Option("--stop-grace", help="Seconds to clean up in, before it is killed.")
+    ] = 15,
     start_it: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
     as_json: Json = False,
     url: Url = HERE,
 ) -> None:
     """Upload a strategy."""
     with client.connect(url) as openbell:
-        form = {"restart": restart, "parameters": json.dumps(_variables(set_ or []))}
+        form = {
+            "restart": restart,
+            "stop_grace_s": str(stop_grace_s),
+            "parameters": json.dumps(_variables(set_ or [])),
+        }
         if name:
             form["name"] = name
         if exchange:

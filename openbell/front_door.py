@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from openbell.contracts.errors import ForeignOrigin, OpenbellError
+from openbell.contracts.errors import ForeignOrigin, OpenbellError, ServiceUnavailable
 
 Scope = MutableMapping[str, Any]
 Incoming = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -15,6 +15,7 @@ Asgi = Callable[[Scope, Incoming, Outgoing], Awaitable[None]]
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 DISCONNECTED = {"type": "http.disconnect"}
+CLOSE_S = 0.5
 
 
 class FrontDoor:
@@ -28,14 +29,23 @@ class FrontDoor:
     def __init__(self) -> None:
         self._routes: list[tuple[str, Asgi]] = []
         self._closing = asyncio.Event()
+        self._requests: set[asyncio.Task[Any]] = set()
 
     def mount(self, paths: Iterable[str], app: Asgi) -> None:
         self._routes += [(path, app) for path in paths]
         self._routes.sort(key=lambda route: len(route[0]), reverse=True)
 
     def close(self) -> None:
-        """Tell every open request that its client has gone, so that endless streams end."""
+        """Tell every open request that its client has gone, so that endless streams end.
+
+        Those that do not listen, since they wait for something else, are ended a moment later.
+        """
         self._closing.set()
+        asyncio.get_running_loop().call_later(CLOSE_S, self._end_requests)
+
+    def _end_requests(self) -> None:
+        for request in self._requests:
+            request.cancel()
 
     async def __call__(self, scope: Scope, receive: Incoming, send: Outgoing) -> None:
         if scope["type"] != "http":
@@ -48,8 +58,29 @@ class FrontDoor:
             return
         for prefix, app in self._routes:
             if prefix == "/" or scope["path"] == prefix:
-                await app(scope, self._until_closing(receive), send)
+                await self._serve(app, scope, receive, send)
                 return
+
+    async def _serve(self, app: Asgi, scope: Scope, receive: Incoming, send: Outgoing) -> None:
+        answered = False
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        request = asyncio.current_task()
+        assert request is not None
+        self._requests.add(request)
+        try:
+            await app(scope, self._until_closing(receive), answer)
+        except asyncio.CancelledError:
+            if not self._closing.is_set():
+                raise
+            if not answered:
+                await send_problem(send, ServiceUnavailable("Openbell is shutting down"))
+        finally:
+            self._requests.discard(request)
 
     def _until_closing(self, receive: Incoming) -> Incoming:
         async def receive_or_leave() -> MutableMapping[str, Any]:

@@ -50,7 +50,6 @@ class RunnerSettings(BaseModel):
     """Variables for every strategy of this host; a strategy's own parameters win."""
     stop_strategies_on_exit: bool = False
     """Whether strategies end with the runner, or go on and are found again."""
-    stop_grace_s: float = Field(default=15, ge=0)
     heartbeat_s: float = Field(default=5, gt=0)
 
 

@@ -94,6 +94,8 @@ class StartRun(Command[Done]):
     sha256: str
     filename: str
     exchange: str | None
+    ladder: tuple[StopStep, ...]
+    """How the run wants to be stopped, by whomever."""
 
 
 class StopRun(Command[Done]):

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     TypeAdapter,
+    field_validator,
     model_validator,
 )
 
@@ -59,7 +60,14 @@ class Market(_Schedule):
     exchange: str = Field(min_length=1, max_length=32, examples=["NSE"])
     start: ClockTime = Field(examples=["09:15"])
     stop: ClockTime | None = Field(default=None, examples=["15:30"])
-    weekdays: frozenset[Weekday] = Field(default=frozenset(WEEKDAYS), min_length=1)
+    weekdays: frozenset[Weekday] = frozenset(WEEKDAYS)
+
+    @field_validator("weekdays")
+    @classmethod
+    def _some_weekday(cls, value: frozenset[Weekday]) -> frozenset[Weekday]:
+        if not value:
+            raise ValueError("choose at least one weekday")
+        return value
 
     @model_validator(mode="after")
     def _stop_differs(self) -> "Market":

@@ -17,6 +17,8 @@ from openbell.contracts.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+KINDS = {"always", "market"}
+"""Of schedules: the validator names them before the field, the user did not."""
 PLAIN = {404: NoSuchPage, 405: MethodNotAllowed}
 
 log = structlog.get_logger()
@@ -51,5 +53,6 @@ def _answer(error: OpenbellError, headers: dict[str, str] | None = None) -> JSON
 
 
 def _field(error: dict[str, Any]) -> dict[str, str]:
-    place = ".".join(str(part) for part in error["loc"] if part != "body") or "body"
-    return {"field": place, "message": str(error["msg"]).removeprefix("Value error, ")}
+    parts = [str(part) for part in error["loc"] if part != "body"]
+    place = ".".join(parts[1:] if len(parts) > 1 and parts[0] in KINDS else parts)
+    return {"field": place or "body", "message": str(error["msg"]).removeprefix("Value error, ")}

@@ -1,8 +1,8 @@
 """The HTTP API."""
 
 import contextlib
-from collections.abc import AsyncGenerator, MutableMapping
-from typing import Any
+import mimetypes
+from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
@@ -14,7 +14,7 @@ from openbell.contracts.commands import GetRunEnvironment, PublishArtifact
 from openbell.db.migrate import require_current
 from openbell.db.models import ApiOutbox
 from openbell.db.session import Database
-from openbell.front_door import Asgi, Incoming, Outgoing, Scope
+from openbell.front_door import Asgi
 from openbell.outbox import Outbox
 from openbell.settings import Settings
 from services.api import errors
@@ -22,21 +22,11 @@ from services.api.board import Board
 from services.api.context import Context
 from services.api.limits import limited
 from services.api.listing import listed
-from services.api.page import PAGE
+from services.api.page import PAGE, guarded
 from services.api.routes import strategies
 from services.api.store import Store
 
 FORM_OVERHEAD = 64 * 1024
-PAGE_HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none';"
-        b" frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),  # `no-referrer` would turn a form's Origin into null
-    (b"x-frame-options", b"DENY"),
-]
 
 
 def create_app(context: Context) -> FastAPI:
@@ -59,24 +49,9 @@ def create_app(context: Context) -> FastAPI:
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
         return {"status": "ok"}
 
+    mimetypes.add_type("text/javascript", ".js")  # a Windows registry may say text/plain
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
-
-
-def _page_guarded(app: Asgi) -> Asgi:
-    """The app, whose page loads and runs nothing but its own files, and is framed by nobody."""
-
-    async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
-        async def send_guarded(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *PAGE_HEADERS]}
-            await send(message)
-
-        path: str = scope["path"]
-        of_page = path in {"/", "/python/"} or path.startswith("/page/")
-        await app(scope, receive, send_guarded if of_page else send)
-
-    return serve
 
 
 @contextlib.asynccontextmanager
@@ -92,6 +67,6 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
         await stack.enter_async_context(bus.listening(EVENTS, board.told))
         await bus.answer(PublishArtifact, context.answer_publish)
         await bus.answer(GetRunEnvironment, context.answer_environment)
-        app = _page_guarded(create_app(context))
+        app = guarded(create_app(context))
         app = limited(app, settings.api.max_source_bytes + FORM_OVERHEAD)
         yield listed(app, board)

@@ -113,7 +113,8 @@ def derive(slot: Slot, run: Run | None, *, scheduled: bool) -> tuple[Status, str
         return Status.WAITING, slot.waiting
     if slot.intent == Intent.STOP:
         if scheduled:
-            return Status.PAUSED, "stopped by you, until you start or resume it"
+            why = _ending(run) if run and _unclean(run) else "stopped by you"
+            return Status.PAUSED, f"{why}; until you start or resume it"
         return Status.STOPPED, _ending(run) if run else "stopped by you"
     if run is not None and run.exit_reason is not None and run.exit_reason.failed:
         return Status.CRASHED, _ending(run)
@@ -122,26 +123,30 @@ def derive(slot: Slot, run: Run | None, *, scheduled: bool) -> tuple[Status, str
 
 def _live(run: Run) -> tuple[Status, str]:
     if run.stop_reason is not None:
-        return Status.STOPPING, _WORDS[ExitReason(run.stop_reason)]
+        return Status.STOPPING, f"being {_WORDS[ExitReason(run.stop_reason)]}"
     if run.state == RunState.RUNNING:
         return Status.RUNNING, _CAUSES[Cause(run.cause)]
     return Status.STARTING, run.detail or _CAUSES[Cause(run.cause)]
 
 
+def _unclean(run: Run) -> bool:
+    """It was told to stop, and did not end as it should: a position may be open."""
+    return bool(run.exit_code) or run.signal == "SIGKILL"
+
+
 def _resting(slot: Slot, run: Run | None) -> tuple[Status, str]:
-    match Outlook(slot.outlook):
-        case Outlook.UNKNOWN:
-            return Status.WAITING, slot.outlook_reason
-        case Outlook.PAUSED:
-            return Status.PAUSED, slot.outlook_reason
-        case Outlook.SCHEDULED:
-            return Status.SCHEDULED, slot.outlook_reason
-        case Outlook.OPEN if run is not None:
-            return Status.STOPPED, f"{_ending(run)}, inside its window"
-        case Outlook.OPEN:
+    """Neither live nor told anything by hand: what the schedule says, and how it ended if badly."""
+    outlook = Outlook(slot.outlook)
+    if outlook is Outlook.NONE:
+        return Status.STOPPED, _ending(run)
+    if outlook is Outlook.OPEN:
+        if run is None:
             return Status.STARTING, slot.outlook_reason
-        case Outlook.NONE:
-            return Status.STOPPED, _ending(run)
+        return Status.STOPPED, f"{_ending(run)}, inside its window"
+    reason = slot.outlook_reason
+    if run is not None and _unclean(run):
+        reason = f"{_ending(run)}; {reason}"
+    return _OUTLOOKS[outlook], reason
 
 
 def _ending(run: Run | None) -> str:
@@ -154,6 +159,12 @@ def _ending(run: Run | None) -> str:
         words += f" with exit code {run.exit_code}"
     return f"{words}: {run.detail}" if run.detail else words
 
+
+_OUTLOOKS = {
+    Outlook.UNKNOWN: Status.WAITING,
+    Outlook.PAUSED: Status.PAUSED,
+    Outlook.SCHEDULED: Status.SCHEDULED,
+}
 
 _CAUSES = {
     Cause.MANUAL: "started by you",

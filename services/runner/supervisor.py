@@ -17,7 +17,7 @@ from openbell.contracts.base import Done, utc_now
 from openbell.contracts.commands import GetRunEnvironment, StartRun, StopRun
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RunnerCameUp, RunReported
-from openbell.contracts.model import ExitReason, RunState, stop_ladder
+from openbell.contracts.model import ExitReason, RunState, StopStep
 from openbell.settings import Settings
 from services.runner import logs, variables
 from services.runner.backends.base import (
@@ -60,7 +60,8 @@ class Supervisor:
         self._refused: dict[str, int] = {}
         self.ready = asyncio.Event()
         """Set while connected to the owner of the runs."""
-        self._live: set[str] = set()
+        self._live: dict[str, tuple[StopStep, ...]] = {}
+        """The ladder of each run that may be alive."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -98,10 +99,10 @@ class Supervisor:
     async def _prepare(self, command: StartRun) -> None:
         try:
             spec = await self._spec(command)
-            self._set_live(self._live | {command.run_id})
+            self._add_live(command.run_id, command.ladder)
             await self._start(spec)
         except StartRefused as error:
-            self._set_live(self._live - {command.run_id})
+            self._drop_live(command.run_id)
             if not error.observed:
                 await self._start_failed(command, str(error))
         except BuildFailed as error:
@@ -148,6 +149,7 @@ class Supervisor:
                 own=own.variables,
             ),
             log=self._log(command.strategy_id, command.run_id),
+            ladder=command.ladder,
         )
 
     async def _start_failed(self, command: StartRun, detail: str) -> None:
@@ -202,7 +204,8 @@ class Supervisor:
         while True:
             try:
                 recovery = await self._backend.recover()
-                self._set_live({handle.run_id for handle in recovery.live})
+                for handle in recovery.live:
+                    self._add_live(handle.run_id, handle.ladder)
                 self.ready.set()
                 await self._watch(recovery)
             except BackendLost as error:
@@ -233,13 +236,11 @@ class Supervisor:
             await self._send(report, f"{report.run_id}-{report.state}")
         await self._backend.acknowledge(observation.number)
         if observation.state is RunState.EXITED:
-            self._set_live(self._live - {observation.run_id})
-        else:
-            self._set_live(self._live | {observation.run_id})
+            self._drop_live(observation.run_id)
 
     def _report_of(self, observation: Observation) -> RunReported:
         detail = observation.detail
-        if observation.reason is ExitReason.CRASHED and detail is None:
+        if observation.exit_code and detail is None:
             detail = logs.last_line(self._log(observation.strategy_id, observation.run_id))
         return RunReported(
             runner=self._runner,
@@ -265,21 +266,26 @@ class Supervisor:
             else:
                 return
 
-    def _set_live(self, live: set[str]) -> None:
-        self._live = live
-        if live:
-            self._idle.clear()
-        else:
+    def _add_live(self, run_id: str, ladder: tuple[StopStep, ...]) -> None:
+        self._live[run_id] = ladder
+        self._idle.clear()
+
+    def _drop_live(self, run_id: str) -> None:
+        self._live.pop(run_id, None)
+        if not self._live:
             self._idle.set()
 
     async def _stop_all(self) -> None:
-        """The host shuts down: every tree walks the ladder, and is gone when this returns."""
-        grace_s = self._settings.runner.stop_grace_s
-        for run_id in sorted(self._live):
+        """The host shuts down: every tree walks its ladder, and is gone when this returns."""
+        ladders = dict(self._live)
+        for run_id, ladder in ladders.items():
             with contextlib.suppress(NoSuchRun, BackendLost):
-                await self._backend.stop(run_id, stop_ladder(grace_s), ExitReason.HOST_SHUTDOWN)
+                await self._backend.stop(run_id, ladder, ExitReason.HOST_SHUTDOWN)
+        longest = max(
+            (sum(step.wait_s for step in ladder) for ladder in ladders.values()), default=0
+        )
         try:
-            await asyncio.wait_for(self._idle.wait(), grace_s + REAP_S)
+            await asyncio.wait_for(self._idle.wait(), longest + REAP_S)
         except TimeoutError:
             log.warning("some strategies would not end", runs=sorted(self._live))
         with contextlib.suppress(BackendLost):

@@ -68,7 +68,7 @@ class Case:
             stop_reason = ExitReason(run.stop_reason) if run.stop_reason else None
             latest = LiveRun(RunState(run.state), run.granted_at, stop_reason)
         elif run is not None:
-            latest = EndedRun(run.exit_reason or ExitReason.LOST)
+            latest = EndedRun(run.exit_reason or ExitReason.LOST, run.exited_at)
         return Facts(
             intent=Intent(slot.intent),
             intent_at=slot.intent_at,
@@ -103,6 +103,7 @@ class Case:
             sha256=self.sha256,
             filename=self.filename,
             exchange=self.strategy.exchange,
+            ladder=stop_ladder(self.strategy.stop_grace_s),
         )
 
     def _stop_run(self) -> StopRun:

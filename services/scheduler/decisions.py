@@ -22,6 +22,7 @@ class LiveRun:
 @dataclass(frozen=True, slots=True)
 class EndedRun:
     reason: ExitReason
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,10 @@ def _stop_has_passed(facts: Facts, plan: Plan) -> bool:
 
 def _start_by_hand(facts: Facts, now: datetime) -> Start | None:
     match facts.run:
+        case EndedRun(_, at) if at and facts.intent_at and at <= facts.intent_at:
+            return Start(Cause.MANUAL)
         case EndedRun(reason) if reason.interrupted:
-            return Start(Cause.RESUME)
+            return Start(_cause_after(reason))
         case EndedRun() if facts.retry_at is not None:
             return Start(Cause.RESTART) if _due(facts, now) else None
         case _:
@@ -117,11 +120,16 @@ def _start_by_schedule(facts: Facts, plan: Plan, now: datetime) -> Start | None:
         return Start(Cause.SCHEDULE, window=plan.window)
     match facts.run:
         case EndedRun(reason) if reason.interrupted:
-            return Start(Cause.RESUME)
+            return Start(_cause_after(reason))
         case EndedRun() if facts.retry_at is not None and _due(facts, now):
             return Start(Cause.RESTART)
         case _:
             return None
+
+
+def _cause_after(reason: ExitReason) -> Cause:
+    """A run that its user stopped, while it should run, was stopped for a restart."""
+    return Cause.RESTART if reason is ExitReason.STOPPED_BY_USER else Cause.RESUME
 
 
 def _due(facts: Facts, now: datetime) -> bool:

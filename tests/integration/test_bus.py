@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from nats.js.kv import KeyValue
@@ -745,7 +745,7 @@ def test_each_heartbeat_is_told(nats: NatsServer) -> None:
 def test_a_runner_that_leaves_meanwhile_hides_no_other(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys: Any = KeyValue.keys
+    keys = cast("Any", KeyValue).keys
 
     async def keys_with_one_that_leaves(self: KeyValue) -> list[str]:
         return ["ghost", *await keys(self)]

@@ -1,10 +1,12 @@
 """kill -9 of any part, at any moment: what should run goes on, and nothing runs twice."""
 
 import itertools
+import json
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
@@ -243,3 +245,17 @@ def test_a_second_openbell_does_not_take_a_home_in_use(home: Path) -> None:
         start_one_process(home)
     assert "another Openbell uses" in (home / "up.stderr").read_text()
     assert stack.stop() == [0]
+
+
+def test_it_stops_promptly_while_a_silent_log_is_followed(home: Path) -> None:
+    stack = start_one_process(home)
+    strategy = stack.upload("import time\ntime.sleep(600)", "silent")
+    stack.post(f"/python/start/{strategy}", params={"wait": 10})
+    following = HTTPConnection(stack.url.removeprefix("http://"))
+    following.request("GET", f"/python/logs/{strategy}?offset=0&wait=20")
+    stack.http.get("/healthz").raise_for_status()  # asked later, so that one is being served
+    assert stack.stop() == [0]
+    answer = following.getresponse()
+    assert (answer.status, json.load(answer)["code"]) == (503, "service_unavailable")
+    following.close()
+    assert "Traceback" not in (home / "up.stderr").read_text()

@@ -35,6 +35,7 @@ if sys.platform != "linux":
 assert sys.platform == "linux"
 
 SH = "/bin/sh"
+LADDER = (("SIGINT", 2.0), ("SIGTERM", 2.0), ("SIGKILL", 0.0))
 KILL: Steps = (("SIGKILL", 0.0),)
 QUICK: Steps = (("SIGINT", 0.2), ("SIGTERM", 0.2), ("SIGKILL", 0.0))
 PATIENT: Steps = (("SIGINT", 20.0), ("SIGKILL", 0.0))
@@ -69,6 +70,7 @@ class House:
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "TOKEN": self.token},
             log=self.log(run),
+            ladder=LADDER,
         )
 
     def log(self, run: str) -> Path:
@@ -225,6 +227,7 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.getsid(0) == os.getpid())
                 cwd=Path("/"),
                 env={"A": house.token},
                 log=house.log("env"),
+                ladder=LADDER,
             )
             await house.exits("python", "env")
         told = house.log("python").read_text().splitlines()
@@ -301,7 +304,9 @@ def test_a_start_that_cannot_be_says_why_and_is_journalled(house: House):
             async def start(run: str, epoch: int, **misfit: Any) -> Started:
                 fit: dict[str, Any] = {"argv": [SH], "cwd": Path("/"), "log": house.log("x")}
                 order = {**fit, **misfit}
-                return await client.start(run=run, strategy="s", epoch=epoch, env={}, **order)
+                return await client.start(
+                    run=run, strategy="s", epoch=epoch, env={}, ladder=LADDER, **order
+                )
 
             for number, (why, misfit) in enumerate(cases):
                 for _ in range(2):
@@ -430,6 +435,7 @@ async def main(folder, token):
         await client.start(
             run=f"r{n}", strategy=f"s{n}", epoch=1, argv=["/bin/sh", "-c", script, token],
             cwd=folder, env={"PATH": "/usr/bin:/bin"}, log=folder / f"r{n}.log",
+            ladder=[("SIGTERM", 1.0), ("SIGKILL", 0.0)],
         )
     print("started", flush=True)
     await asyncio.sleep(100)
@@ -711,7 +717,7 @@ def test_an_acknowledged_journal_is_compacted_and_still_fences(house: House):
                 with suppress(WardenRefused):
                     await client.start(
                         run=run, strategy="s", epoch=n, argv=["/no"], cwd=Path("/"), env={},
-                        log=house.log("x"),
+                        log=house.log("x"), ladder=LADDER,
                     )  # fmt: skip
             journal = house.folder / "journal.jsonl"
             assert journal.stat().st_size > 1 << 20

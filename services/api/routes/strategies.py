@@ -1,7 +1,8 @@
 """The strategies of the caller: upload, watch, start, stop, schedule, delete."""
 
+import asyncio
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import (
     ListSessions,
+    LogChunk,
     PlanStrategy,
     ReadLog,
     RestartStrategy,
@@ -19,9 +21,15 @@ from openbell.contracts.commands import (
     StartStrategy,
     StopStrategy,
 )
-from openbell.contracts.errors import InvalidRequest, ServiceUnavailable, UnknownExchange
+from openbell.contracts.errors import (
+    InvalidRequest,
+    ServiceUnavailable,
+    UnknownExchange,
+    UnknownRun,
+)
 from openbell.contracts.model import RestartPolicy, RunState
 from openbell.contracts.schedules import Market, Schedule, stored
+from openbell.db.models import Run
 from services.api import uploads
 from services.api.context import Api, Owner
 from services.api.logs import LogView, log_view
@@ -29,6 +37,9 @@ from services.api.page import PAGE
 from services.api.view import RunView, StrategyView, run_view
 
 router = APIRouter(prefix="/python", tags=["strategies"])
+
+SLICE_S = 1.0
+"""While a log is followed, how often it is asked whether the run still lives."""
 
 Wait = Annotated[
     float,
@@ -201,7 +212,6 @@ async def delete(
     responses={200: {"content": {"text/plain": {}}}},
 )
 async def logs(
-    request: Request,
     strategy_id: str,
     api: Api,
     owner: Owner,
@@ -213,17 +223,37 @@ async def logs(
     wait: Annotated[
         float, Query(ge=0, le=20, description="Seconds to wait while there is nothing new.")
     ] = 0,
+    format_: Annotated[Literal["json", "text"], Query(alias="format")] = "json",
 ) -> Response:
-    """To follow, ask again from `next_offset`. With `Accept: text/plain`, the text alone."""
-    row = await api.store.run(owner, strategy_id, run)
-    command = ReadLog(
-        strategy_id=strategy_id, run_id=row.id, offset=offset, limit=limit, wait_s=wait
-    )
-    chunk = await api.bus.request(command, row.runner, timeout_s=wait + 5)
-    view = log_view(row, chunk)
-    if "text/plain" in request.headers.get("accept", ""):
+    """To follow, ask again from `next_offset`. With `format=text`, the text alone."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait
+    while True:
+        row = await api.store.run(owner, strategy_id, run)
+        left = deadline - loop.time()
+        view = await _read_log(api, row, offset, limit, min(left, SLICE_S))
+        if view.content or view.ended or left <= 0:
+            break
+    if format_ == "text":
         return Response(view.content, media_type="text/plain")
     return Response(view.model_dump_json(), media_type="application/json")
+
+
+async def _read_log(api: Api, run: Run, offset: int, limit: int, wait_s: float) -> LogView:
+    """What the log holds from there. Waits for more only while the run may write it."""
+    command = ReadLog(
+        strategy_id=run.strategy_id,
+        run_id=run.id,
+        offset=offset,
+        limit=limit,
+        wait_s=max(0, wait_s) if run.live else 0,
+    )
+    try:
+        return log_view(run, await api.bus.request(command, run.runner))
+    except UnknownRun:
+        if not run.live:
+            raise
+        return log_view(run, LogChunk(offset=0, next_offset=0, size=0, data=b""))
 
 
 def _has_ended(view: StrategyView) -> bool:

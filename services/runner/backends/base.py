@@ -52,6 +52,8 @@ class RunSpec:
     folder: Path
     environment: Mapping[str, str]
     log: Path
+    ladder: tuple[StopStep, ...]
+    """How it wants to be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class RunHandle:
     epoch: int
     reference: str
     """What finds it again: a process's identity, a container's id."""
+    ladder: tuple[StopStep, ...]
+    """How it wants to be stopped, as its spec said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,15 @@ class ProcessBackend:
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
         handles = tuple(
-            _handle(run.run, run.strategy, run.epoch, f"{run.pid}:{run.start_ticks}")
+            RunHandle(
+                "process",
+                1,
+                run.run,
+                run.strategy,
+                run.epoch,
+                f"{run.pid}:{run.start_ticks}",
+                tuple(StopStep(signal=signal, wait_s=wait) for signal, wait in run.ladder),
+            )
             for run in live
         )
         return Recovery(handles, client.acknowledged, client.seq)
@@ -74,6 +82,7 @@ class ProcessBackend:
                 cwd=spec.folder,
                 env=spec.environment,
                 log=spec.log,
+                ladder=_steps(spec.ladder),
             )
         except WardenRefused as error:
             observed = error.code == "start_failed"
@@ -81,12 +90,13 @@ class ProcessBackend:
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
         reference = f"{started.pid}:{started.start_ticks}"
-        return _handle(spec.run_id, spec.strategy_id, spec.epoch, reference)
+        return RunHandle(
+            "process", 1, spec.run_id, spec.strategy_id, spec.epoch, reference, spec.ladder
+        )
 
     async def stop(self, run_id: str, ladder: Sequence[StopStep], reason: ExitReason) -> None:
-        steps = [(step.signal, step.wait_s) for step in ladder]
         try:
-            await self._connected().stop(run_id, reason, steps)
+            await self._connected().stop(run_id, reason, _steps(ladder))
         except WardenRefused as error:
             raise NoSuchRun(run_id) from error
         except WardenUnavailable as error:
@@ -136,5 +146,5 @@ class ProcessBackend:
         return self._client
 
 
-def _handle(run_id: str, strategy_id: str, epoch: int, reference: str) -> RunHandle:
-    return RunHandle("process", 1, run_id, strategy_id, epoch, reference)
+def _steps(ladder: Sequence[StopStep]) -> list[tuple[str, float]]:
+    return [(step.signal, step.wait_s) for step in ladder]

@@ -82,6 +82,7 @@ class LiveRun:
     start_ticks: int
     started_at: float
     state: str
+    ladder: Sequence[tuple[str, float]]
 
 
 class WardenClient:
@@ -128,8 +129,11 @@ class WardenClient:
         cwd: Path,
         env: Mapping[str, str],
         log: Path,
+        ladder: Sequence[tuple[str, float]],
     ) -> Started:
-        request = Start(run, strategy, epoch, tuple(argv), str(cwd), dict(env), str(log))
+        request = Start(
+            run, strategy, epoch, tuple(argv), str(cwd), dict(env), str(log), tuple(ladder)
+        )
         return Started(**cast("dict[str, Any]", await self._ask(request)))
 
     async def stop(self, run: str, reason: str, ladder: Sequence[tuple[str, float]]) -> None:

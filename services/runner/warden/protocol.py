@@ -44,6 +44,8 @@ class Start:
     cwd: str
     env: Mapping[str, str]
     log: str
+    ladder: Steps
+    """How this run wants to be stopped; kept for whoever stops it without knowing it."""
 
 
 @dataclass(frozen=True, slots=True)

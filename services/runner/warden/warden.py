@@ -60,6 +60,7 @@ class Warden:
                     "start_ticks": run.main.ticks,
                     "started_at": run.started_at,
                     "state": run.state,
+                    "ladder": self._journal.of(run.run)[0].ladder,
                 }
                 for run in self._runs.values()
             ]
@@ -98,7 +99,9 @@ class Warden:
 
     def _launch(self, request: Start) -> list[Entry]:
         subject = (request.run, request.strategy, request.epoch)
-        starting = self._journal.append("starting", *subject, boot_id=self._host.boot_id)
+        starting = self._journal.append(
+            "starting", *subject, boot_id=self._host.boot_id, ladder=request.ladder
+        )
         if not self._journal.commit():
             self._journal.withdraw(starting)
             raise RefusedError("journal_failed", "the start could not be written down")

@@ -116,6 +116,14 @@ def test_an_interrupted_run_is_resumed_while_it_should_run(reason: ExitReason) -
     assert decide(by_hand, NO_SCHEDULE, NOW).act == Start(Cause.RESUME)
 
 
+def test_a_start_by_hand_is_told_from_a_restart_and_a_resumption() -> None:
+    ended = EndedRun(ExitReason.STOPPED_BY_USER, NINE)
+    asked_before = replace(FRESH, intent=Intent.RUN, intent_at=NINE - timedelta(1), run=ended)
+    assert decide(asked_before, NO_SCHEDULE, NOW).act == Start(Cause.RESTART)
+    asked_after = replace(asked_before, intent_at=NOW)
+    assert decide(asked_after, NO_SCHEDULE, NOW).act == Start(Cause.MANUAL)
+
+
 def test_a_crash_is_retried_when_its_pause_is_over_and_not_before() -> None:
     crashed = replace(FRESH, served=True, run=EndedRun(ExitReason.CRASHED))
     later = replace(crashed, retry_at=NOW + timedelta(seconds=1))
