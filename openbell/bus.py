@@ -21,8 +21,7 @@ from nats.js.api import (
     StorageType,
     StreamConfig,
 )
-from nats.js.errors import Error as JetStreamError
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoKeysError, NotFoundError
 
 from openbell.contracts.base import ROOT, Command, Event, Message
 from openbell.contracts.errors import OpenbellError, Problem, ServiceUnavailable, raised_from
@@ -39,6 +38,7 @@ DAY_S = 86_400
 STORED = f"{ROOT}.stored"
 PROBLEM = "Openbell-Problem"
 CLOSE_S = 5
+CONNECT_S = 5
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
@@ -108,13 +108,12 @@ class Bus:
         async def respond(message: Msg) -> None:
             try:
                 reply = await handler(kind.model_validate_json(message.data))
+                await message.respond(reply.encode())
             except OpenbellError as error:
                 await self._refuse(message, error)
             except Exception:
                 log.exception("a command failed", command=kind.__name__)
                 await self._refuse(message, OpenbellError("see this service's log"))
-            else:
-                await message.respond(reply.encode())
 
         async def receive(message: Msg) -> None:
             self._spawn(respond(message))
@@ -238,8 +237,12 @@ class Bus:
 
         await self._client.subscribe(f"{prefix}>", cb=receive)
         bucket = await self._stream.key_value(PRESENCE)
-        with contextlib.suppress(JetStreamError):
-            for runner in await bucket.keys():
+        try:
+            runners = await bucket.keys()
+        except NoKeysError:
+            return
+        for runner in runners:
+            with contextlib.suppress(NotFoundError):  # it has left since
                 entry = await bucket.get(runner)
                 if entry.value:
                     changed(runner, RunnerInfo.model_validate_json(entry.value))
@@ -270,7 +273,7 @@ class Bus:
                 )
             ),
             self._stream.create_key_value(
-                KeyValueConfig(bucket=PRESENCE, ttl=PRESENCE_TTL_S, storage=StorageType.MEMORY)
+                KeyValueConfig(bucket=PRESENCE, ttl=PRESENCE_TTL_S, storage=file)
             ),
             self._stream.create_object_store(
                 ARTIFACTS,
@@ -282,7 +285,8 @@ class Bus:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
         with contextlib.suppress(NatsError, TimeoutError, OSError):
-            await asyncio.wait_for(self._client.flush(timeout=CLOSE_S), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                await self._client.flush(timeout=CLOSE_S)
         with contextlib.suppress(ConnectionClosedError):
             await self._client.close()
 
@@ -303,18 +307,21 @@ async def connected(settings: NatsSettings, name: str) -> AsyncGenerator[Bus]:
         for listener in listeners:
             listener()
 
+    url = settings.url or "nats://127.0.0.1:4222"
     try:
-        client = await nats.connect(
-            settings.url or "nats://127.0.0.1:4222",
-            name=f"openbell-{name}",
-            token=settings.token.get_secret_value() if settings.token else None,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
-            error_cb=failed,
-            reconnected_cb=reconnected,
-        )
-    except (NatsError, OSError, TimeoutError) as error:
-        raise ServiceUnavailable(f"no NATS server at {settings.url}: {error}") from None
+        async with asyncio.timeout(CONNECT_S):
+            client = await nats.connect(
+                url,
+                name=f"openbell-{name}",
+                token=settings.token.get_secret_value() if settings.token else None,
+                max_reconnect_attempts=-1,  # at first too, hence the timeout
+                reconnect_time_wait=1,
+                error_cb=failed,
+                reconnected_cb=reconnected,
+            )
+    except (NatsError, OSError) as error:
+        reason = str(error) or f"no answer within {CONNECT_S} s"
+        raise ServiceUnavailable(f"no NATS server that lets us in at {url}: {reason}") from None
     bus = Bus(client, listeners)
     try:
         await bus.ensure_stores(settings)

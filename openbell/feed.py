@@ -61,7 +61,8 @@ class Feed:
 
     async def _rest(self) -> None:
         try:
-            await asyncio.wait_for(self._wake.wait(), LOOK_S)
+            async with asyncio.timeout(LOOK_S):
+                await self._wake.wait()
         except TimeoutError:
             self._behind = True
         self._wake.clear()

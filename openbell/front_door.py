@@ -6,7 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from openbell.contracts.errors import ForeignOrigin, OpenbellError, ServiceUnavailable
+from openbell.contracts.errors import (
+    ForeignOrigin,
+    NoSuchPage,
+    OpenbellError,
+    ServiceUnavailable,
+)
 
 Scope = MutableMapping[str, Any]
 Incoming = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -60,6 +65,7 @@ class FrontDoor:
             if prefix == "/" or scope["path"] == prefix:
                 await self._serve(app, scope, receive, send)
                 return
+        await send_problem(send, NoSuchPage(scope["path"][:200]))
 
     async def _serve(self, app: Asgi, scope: Scope, receive: Incoming, send: Outgoing) -> None:
         answered = False
@@ -111,11 +117,12 @@ def _is_local(headers: dict[bytes, bytes]) -> bool:
 
 async def send_problem(send: Outgoing, error: OpenbellError) -> None:
     """Answer with problem+json, without any framework."""
-    body = json.dumps(error.problem().model_dump(exclude_none=True)).encode()
+    problem = error.problem()
+    body = json.dumps(problem.model_dump(exclude_none=True)).encode()
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
@@ -55,7 +55,7 @@ class Command(Message, Generic[ReplyT]):
     @classmethod
     def reply_type(cls) -> type[ReplyT]:
         for base in cls.__mro__:
-            arguments = cast("dict[str, Any]", base.__pydantic_generic_metadata__)["args"]
+            arguments: Any = getattr(base, "__pydantic_generic_metadata__", {}).get("args")
             if arguments:
                 return arguments[0]
         raise TypeError(f"{cls.__name__} names no reply: write Command[Reply]")

@@ -23,17 +23,25 @@ class OpenbellError(Exception):
 
     status: ClassVar[int] = 500
 
-    def __init__(self, detail: str = "", *, errors: list[dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        errors: list[dict[str, Any]] | None = None,
+        received: Problem | None = None,
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = errors
+        self._received = received
 
     @classmethod
     def code(cls) -> str:
         return snake_case(cls.__name__.removesuffix("Error"))
 
     def problem(self) -> Problem:
-        return Problem(
+        """What it is on the wire; one that a newer neighbour sent is passed on as it came."""
+        return self._received or Problem(
             code=self.code(),
             status=self.status,
             title=(type(self).__doc__ or "").splitlines()[0].rstrip("."),
@@ -43,9 +51,12 @@ class OpenbellError(Exception):
 
 
 def raised_from(problem: Problem) -> OpenbellError:
-    """The error that a problem on the wire stands for; an unknown code keeps its texts."""
+    """The error that a problem on the wire stands for."""
     kinds = {kind.code(): kind for kind in _descendants(OpenbellError)}
-    return kinds.get(problem.code, OpenbellError)(problem.detail, errors=problem.errors)
+    kind = kinds.get(problem.code)
+    if kind is None:
+        return OpenbellError(problem.detail, errors=problem.errors, received=problem)
+    return kind(problem.detail, errors=problem.errors)
 
 
 def _descendants(kind: type[OpenbellError]) -> list[type[OpenbellError]]:

@@ -48,8 +48,9 @@ def install(app: FastAPI) -> None:
 
 
 def _answer(error: OpenbellError, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = error.problem().model_dump(exclude_none=True)
-    return JSONResponse(body, error.status, headers=headers, media_type=MEDIA_TYPE)
+    problem = error.problem()
+    body = problem.model_dump(exclude_none=True)
+    return JSONResponse(body, problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def _field(error: dict[str, Any]) -> dict[str, str]:

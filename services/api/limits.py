@@ -17,28 +17,39 @@ def limited(app: Asgi, most_bytes: int) -> Asgi:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
             await app(scope, receive, send)
             return
-        body = await _read(receive, most_bytes)
-        if body is None:
-            await send_problem(send, TooLarge(f"at most {most_bytes} bytes are taken"))
+        try:
+            body = await _read(receive, most_bytes)
+        except ClientGone:
+            return
+        except TooLarge as error:
+            await send_problem(send, error)
             return
         await app(scope, _replayed(body, receive), send)
 
     return serve
 
 
-async def _read(receive: Incoming, most_bytes: int) -> bytes | None:
+class ClientGone(ConnectionError):
+    """The client left before its request was whole."""
+
+
+async def _read(receive: Incoming, most_bytes: int) -> bytes:
+    """The whole body. Raises ClientGone, TooLarge."""
     chunks: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b"".join(chunks)
+            raise ClientGone
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size <= most_bytes:
             chunks.append(chunk)
         if not message.get("more_body", False) or size > DISCARD_MOST:
-            return b"".join(chunks) if size <= most_bytes else None
+            break
+    if size > most_bytes:
+        raise TooLarge(f"at most {most_bytes} bytes are taken")
+    return b"".join(chunks)
 
 
 def _replayed(body: bytes, receive: Incoming) -> Incoming:

@@ -285,7 +285,8 @@ class Supervisor:
             (sum(step.wait_s for step in ladder) for ladder in ladders.values()), default=0
         )
         try:
-            await asyncio.wait_for(self._idle.wait(), longest + REAP_S)
+            async with asyncio.timeout(longest + REAP_S):
+                await self._idle.wait()
         except TimeoutError:
             log.warning("some strategies would not end", runs=sorted(self._live))
         with contextlib.suppress(BackendLost):

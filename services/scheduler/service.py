@@ -158,7 +158,8 @@ class Scheduler:
                 log.exception("reconciliation failed; it is tried again")
                 await asyncio.sleep(RETRY_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all.wait(), self._reconcile_s)
+                async with asyncio.timeout(self._reconcile_s):
+                    await self._all.wait()
             self._all.clear()
 
     async def reconcile(self, ids: Sequence[str] | None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,9 @@ HEADERS = [
 ]
 HEARTBEAT = b": still here\n\n"
 REPLAY_MOST = 5000
+NUMBER = re.compile(r"[0-9]{1,18}")
+LET_GO_S = 5.0
+"""How long a client that has fallen behind may take to hear that it has."""
 
 
 class EventStream:
@@ -41,14 +45,17 @@ class EventStream:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             last_id = headers.get(b"last-event-id", b"").decode("latin-1")
-            writing = asyncio.create_task(self._write(client, last_id, send))
-            leaving = asyncio.create_task(_disconnected(receive))
+            tasks = {
+                asyncio.create_task(self._write(client, last_id, send)),
+                asyncio.create_task(_disconnected(receive)),
+                asyncio.create_task(_hopeless(client)),
+            }
             try:
-                await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                writing.cancel()
-                leaving.cancel()
-                await asyncio.gather(writing, leaving, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
             with contextlib.suppress(OSError):
                 await send({"type": "http.response.body", "body": b""})
         finally:
@@ -65,18 +72,18 @@ class EventStream:
         while True:
             frames = await self._next_frames(client)
             if client.overflowed.is_set():
-                reason = "this client is too slow"
-                await _send(send, [_control(self._fanout, seen, "reset", reason)])
+                last, reason = self._fanout.sequence, "this client is too slow"
+                await _send(send, [_control(self._fanout, last, "reset", reason)])
                 return
             await _send(send, [f.data for f in frames if f.sequence > seen] or [HEARTBEAT])
 
     async def _next_frames(self, client: Client) -> list[Frame]:
         """What is queued, waiting for the first; nothing when it is time for a heartbeat."""
-        try:
-            frames = [await asyncio.wait_for(client.queue.get(), self._settings.heartbeat_s)]
-        except TimeoutError:
-            return []
-        while not client.queue.empty():
+        frames: list[Frame] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.heartbeat_s):
+                frames.append(await client.queue.get())
+        while frames and not client.queue.empty():
             frames.append(client.queue.get_nowait())
         return frames
 
@@ -85,7 +92,7 @@ class EventStream:
         if not last_id:
             return []
         incarnation, _, number = last_id.rpartition("-")
-        if incarnation != self._fanout.incarnation or not number.isdecimal():
+        if incarnation != self._fanout.incarnation or not NUMBER.fullmatch(number):
             return None
         after = int(number)
         if after >= until:
@@ -117,6 +124,12 @@ def _control(fanout: Fanout, sequence: int, kind: str, reason: str) -> bytes:
 async def _send(send: Outgoing, frames: Iterable[bytes]) -> None:
     body: dict[str, Any] = {"type": "http.response.body", "more_body": True}
     await send(body | {"body": b"".join(frames)})
+
+
+async def _hopeless(client: Client) -> None:
+    """It has fallen behind, and does not even read that it has."""
+    await client.overflowed.wait()
+    await asyncio.sleep(LET_GO_S)
 
 
 async def _disconnected(receive: Incoming) -> None:

@@ -187,6 +187,25 @@ def test_a_file_is_picked_mended_and_uploaded(visit: Visit) -> None:
     expect(row(page, "ema_crossover").locator(".badge")).to_have_text("Stopped")
 
 
+def test_a_file_that_was_saved_again_is_chosen_again(visit: Visit, tmp_path: Path) -> None:
+    visit.provoked = {"422"}
+    page = visit.page()
+    page.get_by_role("button", name="Upload strategy").click()
+    script, picker = tmp_path / "momentum.py", page.locator("#upload-file")
+    send = page.locator("#upload").get_by_role("button", name="Upload", exact=True)
+    wrong = page.locator("#upload [data-field=file] .error")
+    script.write_text("def f(:\n")
+    picker.set_input_files(script)
+    send.click()
+    expect(wrong).to_contain_text("Line 1, column 7")
+    script.write_text(SLEEPER)
+    send.click()
+    expect(wrong).to_contain_text("has changed since you chose it")
+    picker.set_input_files(script)
+    send.click()
+    expect(row(page, "momentum")).to_be_visible()
+
+
 def test_the_badge_follows_start_and_stop_without_a_reload(visit: Visit, stack: Stack) -> None:
     stack.upload(SLEEPER, "Sleeper")
     page = visit.page()
@@ -263,7 +282,7 @@ def test_the_log_follows_pauses_and_is_plain_text(
     expect(state).to_have_text("Following")
 
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download").click()
+        page.get_by_role("button", name="Download").click()
     content = download.value.path().read_text()
     assert content.startswith("line 0\n")
     assert content.endswith("third\n")

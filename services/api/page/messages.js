@@ -1,0 +1,22 @@
+// @ts-check
+/** Messages that pass: what was done, and what could not be. */
+
+import { told } from "./api.js";
+import { $, button, element } from "./dom.js";
+
+const AT_MOST = 4;
+
+/** @param {string} text @param {"info" | "error"} kind */
+export function toast(text, kind = "info") {
+  const made = element("div", `toast ${kind}`);
+  made.setAttribute("role", kind === "error" ? "alert" : "status");
+  made.append(element("p", "", text), button("link", "Dismiss", () => made.remove()));
+  $("toasts").append(made);
+  if ($("toasts").childElementCount > AT_MOST) $("toasts").firstElementChild?.remove();
+  setTimeout(() => made.remove(), kind === "error" ? 20_000 : 7000);
+}
+
+/** @param {string} what @param {unknown} error */
+export function complain(what, error) {
+  toast(`${what}: ${told(error)}`, "error");
+}

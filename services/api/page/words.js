@@ -1,0 +1,60 @@
+// @ts-check
+/** What there is to say of a strategy, in words. */
+
+/** @import {Run, Schedule, Strategy} from "./api.js" */
+import { brief, duration } from "./time.js";
+
+export const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+/** @param {string} text */
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** @param {Strategy} s */
+export const isLive = (s) => s.run !== null && s.run.state !== "exited";
+
+/** @param {?Schedule} schedule */
+export function scheduleWords(schedule) {
+  if (!schedule) return "Add a schedule";
+  if (schedule.kind === "always") return "Always";
+  const { exchange, start, stop, weekdays } = schedule;
+  const hours = stop ? `${start}–${stop}` : `from ${start}`;
+  return `${exchange} ${hours}${weekdays.length < 7 ? ` · ${weekdayWords(weekdays)}` : ""}`;
+}
+
+/** @param {string[]} days In the order of the week. */
+function weekdayWords(days) {
+  const [first, last] = [days[0], days[days.length - 1]];
+  const joined = WEEKDAYS.indexOf(last) - WEEKDAYS.indexOf(first) === days.length - 1;
+  return joined && days.length > 2 ? `${capital(first)}–${capital(last)}` : days.map(capital).join(" ");
+}
+
+/** @param {Strategy} s What comes next by itself: its words, and the instant. @returns {[string, number] | null} */
+export function nextOf(s) {
+  if (isLive(s)) return s.next_stop && s.status !== "stopping" ? ["Stops", Date.parse(s.next_stop)] : null;
+  if (s.retry_at) return ["Starts again", Date.parse(s.retry_at)];
+  if (s.intent === "stop" || !s.next_start) return null;
+  return ["Starts", Date.parse(s.next_start)];
+}
+
+/** @param {Strategy} s */
+export function lastChange(s) {
+  const moments = [s.created_at, s.run?.granted_at, s.run?.started_at, s.run?.exited_at];
+  return Math.max(...moments.map((at) => (at ? Date.parse(at) : 0)));
+}
+
+/** @param {Run} run @param {number} now */
+export function runWords(run, now) {
+  const started = run.started_at ? Date.parse(run.started_at) : null;
+  if (run.state !== "exited") {
+    return started ? `Up ${duration(now - started)}` : `Preparing for ${duration(now - Date.parse(run.granted_at))}`;
+  }
+  const end = run.signal ?? (run.exit_code === null ? "Ended" : `Exit code ${run.exit_code}`);
+  return started && run.exited_at ? `${end} after ${brief(Date.parse(run.exited_at) - started)}` : end;
+}
+
+/** @param {Run} run Its last line; while it is up, how punctual it was. */
+export function runDetail(run) {
+  if (run.state === "exited") return run.detail ?? "";
+  if (!run.due_at || !run.started_at) return "";
+  return `${Math.max(0, Date.parse(run.started_at) - Date.parse(run.due_at))} ms after it was due`;
+}
