@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.default_environment import default_environment
+from tests.fixtures.default_environment import default_environment, newer_interpreter
 from tests.fixtures.openalgo_server import OpenAlgoServer, Order, openalgo_server
 from tests.fixtures.stack import (
     OPENBELL,
@@ -27,7 +27,6 @@ from tests.fixtures.stack import (
     processes_of,
     start_one_process,
 )
-from tests.integration.test_examples import newer_interpreter
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "strategies/examples"
@@ -262,10 +261,6 @@ def test_a_closing_that_failed_is_told(floor: Floor) -> None:
     tells_that_closing_failed(floor, strategy)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="view.derive: with a schedule, 'stopped by you, until …' hides how the run ended",
-)
 def test_a_closing_that_failed_is_told_when_a_schedule_is_overruled(floor: Floor) -> None:
     strategy = start_stuck(floor)
     now = datetime.now(UTC)
@@ -275,9 +270,6 @@ def test_a_closing_that_failed_is_told_when_a_schedule_is_overruled(floor: Floor
     tells_that_closing_failed(floor, strategy)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="view.derive: 'scheduled, outside its window' hides how the run ended"
-)
 def test_a_closing_that_failed_is_told_when_a_schedule_stopped_it(floor: Floor) -> None:
     strategy = floor.openbell.upload(STUCK, "Stuck")
     now = datetime.now(UTC)
@@ -305,10 +297,6 @@ def tells_that_closing_failed(floor: Floor, strategy: str) -> None:
     assert "exit code 1" in view["reason"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="decisions._start_by_hand: a run that its user stopped counts as interrupted",
-)
 def test_what_was_stopped_and_started_by_hand_was_started_by_you(floor: Floor) -> None:
     strategy = start_stuck(floor)
     floor.openbell.post(f"/python/stop/{strategy}", params={"wait": 20})
@@ -317,10 +305,6 @@ def test_what_was_stopped_and_started_by_hand_was_started_by_you(floor: Floor) -
     assert answer["strategy"]["reason"] == "started by you"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="routes.logs: waits for more of a log whose run has ended; `logs --follow` ends late",
-)
 def test_nobody_waits_for_more_of_a_log_whose_run_has_ended(floor: Floor) -> None:
     strategy = floor.openbell.upload("print('done')", "Done")
     floor.openbell.post(f"/python/start/{strategy}")
@@ -412,10 +396,6 @@ def trades_on_after_ctrl_c(floor: Floor, python: Path) -> None:
     assert floor.openbell.stop(signal.SIGINT) == [0]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Supervisor._stop_all walks a ladder of runner.stop_grace_s, not the strategy's own",
-)
 def test_ctrl_c_of_openbell_gives_a_strategy_its_own_grace(
     home: Path, openalgo: OpenAlgoServer, strategy_python: Path
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.default_environment import default_environment
+from tests.fixtures.default_environment import default_environment, newer_interpreter
 from tests.fixtures.openalgo_server import OpenAlgoServer, openalgo_server
 
 EXAMPLES = Path(__file__).parents[2] / "strategies/examples"
@@ -123,14 +123,6 @@ def staged(python: Path, *, absent: bool = False) -> Generator[Stage]:
 
 
 # ---- the whole story, on every interpreter
-
-
-def newer_interpreter() -> Path | None:
-    """The newest Python from 3.12 on beside this one: there `openalgo` is 2.x."""
-    versions = Path(sys.base_prefix).parent.glob("*3.[1-9][0-9]*/bin/python3.[1-9][0-9]")
-    minors = {int(python.name.removeprefix("python3.")): python for python in versions}
-    newest = max(minors, default=0)
-    return minors[newest] if newest >= 12 else None
 
 
 @pytest.fixture(scope="module", params=["default", "newer"])
