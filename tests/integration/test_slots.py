@@ -1,0 +1,322 @@
+"""Grants, occurrences and reports, against a real database; time is passed in."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlmodel import col, select
+
+from openbell.contracts.base import utc_now
+from openbell.contracts.errors import StrategyIsRunning, UnknownStrategy
+from openbell.contracts.events import RunnerCameUp, RunReported
+from openbell.contracts.model import ExitReason, RunnerInfo, RunState
+from openbell.db.migrate import upgrade
+from openbell.db.models import (
+    Occurrence,
+    Run,
+    SchedulerOutbox,
+    ScheduleRow,
+    Slot,
+    Strategy,
+    Version,
+)
+from openbell.db.session import Database
+from openbell.outbox import Outbox
+from openbell.settings import SchedulerSettings
+from services.calendar.sessions import list_sessions
+from services.scheduler.cases import Cases
+from services.scheduler.runners import Runners
+from services.scheduler.slots import Settled, Slots
+
+THURSDAY = datetime(2026, 11, 19, 4, 0, tzinfo=UTC)  # 09:30 in Mumbai
+NINE_FIFTEEN = datetime(2026, 11, 19, 3, 45, tzinfo=UTC)
+HALF_PAST_THREE = datetime(2026, 11, 19, 10, 0, tzinfo=UTC)
+MARKET = {
+    "kind": "market",
+    "exchange": "NSE",
+    "start": "09:15",
+    "stop": "15:30",
+    "weekdays": ["mon", "tue", "wed", "thu", "fri"],
+}
+
+
+class _Book:
+    """The calendar's answers, without the bus between."""
+
+    def known(self, segment: str, now: datetime) -> Any:
+        day = now.date()
+        return list_sessions(segment, day - timedelta(days=14), day + timedelta(days=21))
+
+
+class Desk:
+    """A scheduler's transactions, one after the other, at the moments that a test names."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.runners = Runners(appeared=lambda: None)
+        self.outbox = Outbox(SchedulerOutbox, database, cast("Any", None))
+
+    def runner_appears(self) -> None:
+        info = RunnerInfo(
+            runner="local", platform="Linux", python="3.11", at=utc_now(), capabilities={}
+        )
+        self.runners.heard("local", info)
+
+    async def at(self, now: datetime, act: Callable[[Slots], Awaitable[Any]]) -> Any:
+        async with self.database.write() as session:
+            cases = Cases(session, cast("Any", _Book()), now)
+            slots = Slots(
+                session,
+                now,
+                cases=cases,
+                outbox=self.outbox,
+                runners=self.runners,
+                settings=SchedulerSettings(),
+            )
+            return await act(slots)
+
+    async def settle(self, now: datetime) -> Settled:
+        (settled,) = await self.at(now, lambda slots: slots.settle(["s"]))
+        return settled
+
+    async def report(self, now: datetime, epoch: int, state: RunState, **more: Any) -> None:
+        event = RunReported(
+            runner="local",
+            at=now,
+            run_id=f"s-{epoch}",
+            strategy_id="s",
+            epoch=epoch,
+            state=state,
+            **more,
+        )
+        await self.at(now, lambda slots: slots.reported(event))
+
+    async def rows(self, kind: type[Any]) -> list[Any]:
+        async with self.database.read() as session:
+            return list((await session.exec(select(kind))).all())
+
+    async def one(self, kind: type[Any]) -> Any:
+        (row,) = await self.rows(kind)
+        return row
+
+    async def events(self) -> list[str]:
+        async with self.database.read() as session:
+            query = select(SchedulerOutbox).order_by(col(SchedulerOutbox.id))
+            return [row.subject.rpartition(".")[2] for row in (await session.exec(query)).all()]
+
+
+@contextlib.asynccontextmanager
+async def desk(folder: Path, schedule: dict[str, Any] | None = None) -> AsyncGenerator[Desk]:
+    url = f"sqlite+aiosqlite:///{folder / 'test.db'}"
+    await upgrade(url)
+    database = Database(url)
+    long_ago = THURSDAY - timedelta(days=30)
+    async with database.write() as session:
+        session.add(
+            Strategy(
+                id="s",
+                owner="local",
+                name="S",
+                name_key="s",
+                version=1,
+                parameters={},
+                created_at=long_ago,
+            )
+        )
+        session.add(
+            Version(
+                strategy_id="s",
+                number=1,
+                sha256="0" * 64,
+                filename="s.py",
+                size=4,
+                source=b"pass",
+                created_at=long_ago,
+            )
+        )
+        if schedule:
+            session.add(
+                ScheduleRow(strategy_id="s", revision=1, spec=schedule, updated_at=long_ago)
+            )
+    try:
+        yield Desk(database)
+    finally:
+        await database.close()
+
+
+def scenario(test: Callable[[Path], Awaitable[None]]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        asyncio.run(cast("Any", test(tmp_path)))
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+@scenario
+async def test_a_due_start_is_granted_once_however_often_it_is_looked_at(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        for second in range(5):
+            await scheduler.settle(NINE_FIFTEEN + timedelta(seconds=second))
+        run = await scheduler.one(Run)
+        assert (run.epoch, run.due_at, run.granted_at) == (1, NINE_FIFTEEN, NINE_FIFTEEN)
+        occurrence = await scheduler.one(Occurrence)
+        assert (occurrence.instant, occurrence.state, occurrence.attempts) == (
+            NINE_FIFTEEN,
+            "done",
+            1,
+        )
+        assert (await scheduler.events()).count("run_granted") == 1
+
+
+@scenario
+async def test_two_schedulers_at_one_instant_grant_once(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as one:
+        other = Desk(Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"))
+        one.runner_appears()
+        other.runner_appears()
+        await asyncio.gather(one.settle(NINE_FIFTEEN), other.settle(NINE_FIFTEEN))
+        assert (await one.one(Run)).epoch == 1
+        assert (await one.one(Slot)).epoch == 1
+        await other.database.close()
+
+
+@scenario
+async def test_a_start_that_cannot_happen_waits_says_so_and_is_caught_up(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        await scheduler.settle(NINE_FIFTEEN)
+        slot = await scheduler.one(Slot)
+        assert slot.waiting == "no runner is connected"
+        assert (await scheduler.one(Occurrence)).state == "waiting"
+        await scheduler.settle(NINE_FIFTEEN + timedelta(seconds=15))
+        assert (await scheduler.events()).count("start_delayed") == 1
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN + timedelta(minutes=3))
+        occurrence = await scheduler.one(Occurrence)
+        assert (occurrence.state, occurrence.attempts, occurrence.late_s) == ("done", 3, 180)
+        assert (await scheduler.one(Slot)).waiting is None
+
+
+@scenario
+async def test_a_start_that_never_could_happen_is_missed_and_says_so(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        await scheduler.settle(NINE_FIFTEEN)
+        await scheduler.settle(HALF_PAST_THREE)
+        assert (await scheduler.one(Occurrence)).state == "missed"
+        assert "start_missed" in await scheduler.events()
+        assert (await scheduler.one(Slot)).waiting is None
+        assert await scheduler.rows(Run) == []
+
+
+@scenario
+async def test_the_stop_comes_at_its_time_and_the_next_day_begins_anew(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await scheduler.report(NINE_FIFTEEN, 1, RunState.RUNNING)
+        settled = await scheduler.settle(HALF_PAST_THREE)
+        assert settled.dispatch is not None
+        run = await scheduler.one(Run)
+        assert (run.stop_reason, run.state) == ("stopped_by_schedule", "running")
+        await scheduler.report(
+            HALF_PAST_THREE, 1, RunState.EXITED, reason=ExitReason.STOPPED_BY_SCHEDULE
+        )
+        await scheduler.settle(HALF_PAST_THREE + timedelta(seconds=15))
+        assert len(await scheduler.rows(Run)) == 1
+        await scheduler.settle(NINE_FIFTEEN + timedelta(days=1))
+        assert [run.epoch for run in await scheduler.rows(Run)] == [1, 2]
+
+
+@scenario
+async def test_a_crash_inside_the_window_is_retried_with_pauses_and_given_up(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        now = NINE_FIFTEEN
+        await scheduler.settle(now)
+        for epoch in range(1, 11):
+            await scheduler.report(now, epoch, RunState.RUNNING)
+            await scheduler.report(
+                now, epoch, RunState.EXITED, reason=ExitReason.CRASHED, exit_code=3
+            )
+            slot = await scheduler.one(Slot)
+            if epoch < 10:
+                assert slot.retry_at is not None
+                await scheduler.settle(slot.retry_at - timedelta(milliseconds=1))
+                assert len(await scheduler.rows(Run)) == epoch
+                now = slot.retry_at
+                await scheduler.settle(now)
+        slot = await scheduler.one(Slot)
+        assert (slot.gave_up, slot.failures, slot.retry_at) == (True, 10, None)
+        assert (await scheduler.events()).count("strategy_gave_up") == 1
+        await scheduler.settle(NINE_FIFTEEN + timedelta(hours=3))
+        assert len(await scheduler.rows(Run)) == 10
+        await scheduler.settle(NINE_FIFTEEN + timedelta(days=1))
+        assert len(await scheduler.rows(Run)) == 11
+
+
+@scenario
+async def test_reports_move_a_run_forward_only_and_old_epochs_count_nothing(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        await scheduler.report(
+            THURSDAY, 1, RunState.EXITED, reason=ExitReason.COMPLETED, exit_code=0
+        )
+        await scheduler.report(THURSDAY, 1, RunState.RUNNING)
+        assert (await scheduler.one(Run)).state == "exited"
+        await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        await scheduler.report(THURSDAY, 1, RunState.EXITED, reason=ExitReason.CRASHED)
+        first, second = await scheduler.rows(Run)
+        assert (first.reason, second.state) == ("completed", "granted")
+        await scheduler.report(THURSDAY, 99, RunState.RUNNING)
+        assert [run.state for run in await scheduler.rows(Run)] == ["exited", "granted"]
+
+
+@scenario
+async def test_what_a_runner_has_forgotten_is_lost_and_what_it_never_heard_is_not(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        later = THURSDAY + timedelta(seconds=5)
+        came_up = RunnerCameUp(runner="local", at=later, run_ids=())
+        await scheduler.at(later, lambda slots: slots.reported(came_up))
+        assert (await scheduler.one(Run)).state == "granted"
+        await scheduler.report(later, 1, RunState.RUNNING)
+        await scheduler.at(later, lambda slots: slots.reported(came_up))
+        lost, resumed = await scheduler.rows(Run)
+        assert (lost.reason, resumed.cause, resumed.epoch) == ("lost", "resume", 2)
+
+
+@scenario
+async def test_a_live_strategy_is_not_started_and_an_unknown_one_is_unknown(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        with pytest.raises(StrategyIsRunning):
+            await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        with pytest.raises(UnknownStrategy):
+            await scheduler.at(THURSDAY, lambda slots: slots.start("t"))
+        assert len(await scheduler.rows(Run)) == 1
+
+
+@scenario
+async def test_a_manual_start_without_a_runner_is_kept_and_made_good(tmp_path: Path) -> None:
+    async with desk(tmp_path) as scheduler:
+        settled = await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        assert settled.standing.note == "it starts as soon as it can: no runner is connected"
+        scheduler.runner_appears()
+        await scheduler.settle(THURSDAY + timedelta(seconds=15))
+        assert (await scheduler.one(Run)).cause == "manual"
