@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import structlog
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
@@ -25,7 +26,10 @@ from openbell.run import SERVICES, run
 from openbell.settings import NatsSettings, Settings
 
 READY_S = 20
+REVIVE_S = 0.25
 PR_SET_PDEATHSIG = 1
+
+log = structlog.get_logger()
 
 
 class HomeInUse(RuntimeError):
@@ -54,16 +58,38 @@ def up(
         runner = settings.runner.model_copy(update={"stop_strategies_on_exit": True})
         local = settings.model_copy(update={"nats": nats, "runner": runner})
         with asyncio.Runner(loop_factory=loop_factory()) as asyncio_runner:
-            asyncio_runner.run(_migrate_and_run(local, listening, stopping))
+            asyncio_runner.run(_migrate_and_run(local, server, listening, stopping))
 
 
 async def _migrate_and_run(
-    settings: Settings, listening: Callable[[str], None], stopping: Callable[[], None]
+    settings: Settings,
+    server: "_NatsServer | None",
+    listening: Callable[[str], None],
+    stopping: Callable[[], None],
 ) -> None:
     from openbell.db.migrate import upgrade  # noqa: PLC0415 - SQLAlchemy loads while NATS starts
 
     await upgrade(settings.database_url)
-    await run(list(SERVICES), settings, listening=listening, stopping=stopping)
+    reviving = asyncio.create_task(_revive_forever(server)) if server else None
+    try:
+        await run(list(SERVICES), settings, listening=listening, stopping=stopping)
+    finally:
+        if reviving is not None:
+            reviving.cancel()
+            await asyncio.gather(reviving, return_exceptions=True)
+
+
+async def _revive_forever(server: "_NatsServer") -> None:
+    """A nats-server that has died is started anew, on its old port, where all reconnect.
+
+    By this thread, the main one: a child that is tied to its parent dies with the thread that
+    started it.
+    """
+    while True:
+        await asyncio.sleep(REVIVE_S)
+        if server.has_ended():
+            log.warning("nats-server has ended; it is started anew")
+            server.start()
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -96,7 +122,11 @@ class _NatsServer:
         self._folder = folder
         self._token = secrets.token_urlsafe(32)
         self._identity = folder / "server.json"
+        self._port = -1
         self._process: subprocess.Popen[bytes] | None = None
+
+    def has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +167,9 @@ class _NatsServer:
         while time.monotonic() < deadline and self._process.poll() is None:
             for ports in self._folder.glob("*.ports"):
                 with contextlib.suppress(json.JSONDecodeError):  # it is being written
-                    return str(json.loads(ports.read_text())["nats"][0])
+                    url = str(json.loads(ports.read_text())["nats"][0])
+                    self._port = int(url.rpartition(":")[2])
+                    return url
             time.sleep(0.005)
         raise NatsDidNotStart(f"see {self._folder / 'nats.log'}")
 
@@ -156,7 +188,7 @@ class _NatsServer:
     def _config(self) -> str:
         options = {
             "host": "127.0.0.1",
-            "port": -1,
+            "port": self._port,
             "ports_file_dir": str(self._folder.resolve()),
             "log_file": str((self._folder / "nats.log").resolve()),
             "logfile_size_limit": 10_000_000,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -259,3 +260,27 @@ def test_it_stops_promptly_while_a_silent_log_is_followed(home: Path) -> None:
     assert (answer.status, json.load(answer)["code"]) == (503, "service_unavailable")
     following.close()
     assert "Traceback" not in (home / "up.stderr").read_text()
+
+
+def test_nats_is_killed_and_comes_back_and_nothing_is_forgotten(home: Path) -> None:
+    stack = start_one_process(home)
+    strategy = stack.upload(ALONE, "one", restart="never")
+    stack.post(f"/python/start/{strategy}", params={"wait": 10})
+    pid = pid_of(stack, strategy)
+    (server,) = [p for p in processes_of(home) if "nats-server" in p.name()]
+    server.kill()
+    tell_to_end(home, strategy, 5)
+    view = stack.wait_status(strategy, "crashed")
+    assert (view["run"]["exit_code"], psutil.pid_exists(pid)) == (5, False)
+    other = eventually(
+        lambda: a.json()["strategy"]["id"] if (a := upload_again(stack)).is_success else None,
+        lambda: upload_again(stack).text,
+    )
+    assert stack.post(f"/python/start/{other}", params={"wait": 10})["strategy"]["run"]
+    assert stack.stop() == [0]
+    assert processes_of(home) == []
+
+
+def upload_again(stack: Stack) -> httpx.Response:
+    files = {"file": ("other.py", ALONE.encode())}
+    return stack.http.post("/python/upload", files=files)
