@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, date, datetime
@@ -185,7 +184,6 @@ def test_a_message_that_is_no_command_is_refused_and_the_next_is_answered(
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(strict=True, reason="the failure to send an answer is not itself answered")
 def test_an_answer_too_large_for_the_bus_is_an_error_and_not_silence(nats: NatsServer) -> None:
     async def answer(_: GetRunEnvironment) -> RunEnvironment:
         return RunEnvironment(variables={"LARGE": "x" * 1024**2})
@@ -268,29 +266,24 @@ def test_a_command_reaches_the_runner_that_it_names(nats: NatsServer) -> None:
     asyncio.run(scenario())
 
 
-KNOCKS_FOR_EVER = pytest.mark.xfail(
-    strict=True, raises=TimeoutError, reason="the client tries for ever to connect at first, too"
-)
-
-
-@KNOCKS_FOR_EVER
+@pytest.mark.usefixtures("in_a_hurry")
 def test_a_stranger_is_not_let_in(nats: NatsServer) -> None:
     async def scenario() -> None:
         settings = NatsSettings(url=nats.url, token=SecretStr("wrong"))
         with pytest.raises(ServiceUnavailable, match="no NATS server"):
-            async with asyncio.timeout(1), connected(settings, "stranger"):
+            async with asyncio.timeout(5), connected(settings, "stranger"):
                 pass
 
     asyncio.run(scenario())
 
 
-@KNOCKS_FOR_EVER
+@pytest.mark.usefixtures("in_a_hurry")
 def test_no_server_at_first_is_said(nats: NatsServer) -> None:
     nats.kill()
 
     async def scenario() -> None:
-        with pytest.raises(ServiceUnavailable, match="no NATS server at"):
-            async with asyncio.timeout(1), nats.bus():
+        with pytest.raises(ServiceUnavailable, match="no NATS server"):
+            async with asyncio.timeout(5), nats.bus():
                 pass
 
     asyncio.run(scenario())
@@ -304,6 +297,7 @@ def test_a_service_ends_cleanly_though_nats_is_away(nats: NatsServer) -> None:
     async def scenario() -> None:
         async with nats.bus() as bus:
             nats.kill()
+            await asyncio.sleep(0.05)  # until it has noticed
             with pytest.raises(ServiceUnavailable):
                 await bus.announce(info("host-1"))
 
@@ -460,7 +454,7 @@ def test_a_feed_takes_more_than_one_batch_in_order(nats: NatsServer) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("several", [0, 1, feed.MOST - 1, feed.MOST, feed.MOST + 1, 2 * feed.MOST])
+@pytest.mark.parametrize("several", [0, 1, feed.MOST, feed.MOST + 1])
 def test_caught_up_is_said_once_all_was_taken(nats: NatsServer, several: int) -> None:
     async def scenario() -> None:
         async with nats.bus() as bus:
@@ -608,11 +602,6 @@ def test_a_feed_begins_while_nats_is_away(nats: NatsServer) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 12),
-    strict=True,
-    reason="before Python 3.12 asyncio.wait_for swallows a cancellation when its event was set",
-)
 def test_a_feed_ends_though_a_message_comes_at_that_moment(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -652,7 +641,7 @@ def test_a_feed_that_is_left_stops_listening(nats: NatsServer) -> None:
 # ---- artifacts
 
 
-@pytest.mark.parametrize("size", [0, 1, 128 * 1024, 1024**2, 1024**2 + 1])
+@pytest.mark.parametrize("size", [0, 1, 1024**2, 1024**2 + 1])
 def test_an_artifact_comes_back_as_it_was(nats: NatsServer, size: int) -> None:
     body = os.urandom(size)
     sha256 = hashlib.sha256(body).hexdigest()
@@ -755,7 +744,6 @@ def test_each_heartbeat_is_told(nats: NatsServer) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(strict=True, reason="one vanished runner hides those that are listed after it")
 def test_a_runner_that_leaves_meanwhile_hides_no_other(
     nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -776,14 +764,9 @@ def test_a_runner_that_leaves_meanwhile_hides_no_other(
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ServiceUnavailable,
-    reason="the bucket is made on connecting only, and a restarted nats-server has forgotten it",
-)
 @pytest.mark.usefixtures("in_a_hurry")
 def test_runners_are_seen_again_after_a_restart_of_nats(nats: NatsServer) -> None:
-    """Its list of runners lives in memory, and goes with it."""
+    """Whether or not its list of runners goes with it."""
 
     async def scenario() -> None:
         async with nats.bus("runner") as runner, nats.bus("scheduler") as scheduler:

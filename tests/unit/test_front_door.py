@@ -169,7 +169,6 @@ def test_an_address_is_exact_and_the_root_takes_the_rest(
     assert body(request(front, path, host="localhost")) == who
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is sent when no app takes the address")
 def test_an_address_that_nobody_serves_is_a_404() -> None:
     front = FrontDoor()
     front.mount(["/python/events"], answering("status"))
