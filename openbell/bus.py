@@ -39,6 +39,8 @@ STORED = f"{ROOT}.stored"
 PROBLEM = "Openbell-Problem"
 CLOSE_S = 5
 CONNECT_S = 5
+ARTIFACT_S = 10
+DUPLICATES_S = 3600
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
@@ -119,6 +121,7 @@ class Bus:
             self._spawn(respond(message))
 
         await self._client.subscribe(kind.subject(target), queue=kind.service, cb=receive)
+        await self._client.flush()  # the server knows it, before others are told that we are up
 
     async def _refuse(self, message: Msg, error: OpenbellError) -> None:
         problem = error.problem()
@@ -209,8 +212,9 @@ class Bus:
         """The source with this hash, or none when the cache does not hold it."""
         with self._confirmed("the artifact store"):
             try:
-                store = await self._stream.object_store(ARTIFACTS)
-                return (await store.get(sha256)).data
+                async with asyncio.timeout(ARTIFACT_S):
+                    store = await self._stream.object_store(ARTIFACTS)
+                    return (await store.get(sha256)).data
             except NotFoundError:
                 return None
 
@@ -256,7 +260,7 @@ class Bus:
                     subjects=[Event.subjects()],
                     storage=file,
                     max_age=7 * DAY_S,
-                    duplicate_window=120,
+                    duplicate_window=DUPLICATES_S,
                     allow_direct=True,
                     republish=RePublish(src=">", dest=f"{STORED}.{EVENTS}.>"),
                 )
@@ -267,7 +271,7 @@ class Bus:
                     subjects=[RunnerEvent.subjects()],
                     storage=file,
                     max_age=7 * DAY_S,
-                    duplicate_window=120,
+                    duplicate_window=DUPLICATES_S,
                     allow_direct=True,
                     republish=RePublish(src=">", dest=f"{STORED}.{RUNNERS}.>"),
                 )
@@ -287,7 +291,7 @@ class Bus:
         with contextlib.suppress(NatsError, TimeoutError, OSError):
             async with asyncio.timeout(CLOSE_S):
                 await self._client.flush(timeout=CLOSE_S)
-        with contextlib.suppress(ConnectionClosedError):
+        with contextlib.suppress(ConnectionClosedError, OSError):
             await self._client.close()
 
 

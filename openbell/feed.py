@@ -83,16 +83,21 @@ class Feed:
 
     async def _read(self) -> list[Stored]:
         """What the stream keeps; once that is all, the live feed is trusted again."""
-        last = (await self._bus.stream_state(self._stream)).last
+        self._behind = False  # a gap that is told of while we read counts again
         batch: list[Stored] = []
         after = self._after
-        while after < last and len(batch) < MOST:
-            message = await self._bus.next_stored(self._stream, after)
-            if message is None:
-                break
-            batch.append(message)
-            after = message.sequence
-        if len(batch) < MOST:
-            self._behind = False
-            self._after = max(self._after, last) if not batch else self._after
+        try:
+            last = (await self._bus.stream_state(self._stream)).last
+            while after < last and len(batch) < MOST:
+                message = await self._bus.next_stored(self._stream, after)
+                if message is None:
+                    after = last
+                    break
+                batch.append(message)
+                after = message.sequence
+        except ServiceUnavailable:
+            self._behind = True
+            raise
+        self._behind |= len(batch) == MOST
+        self._after = max(self._after, after) if not batch else self._after
         return batch

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from uuid import uuid4
@@ -70,15 +71,27 @@ class Outbox:
             except ServiceUnavailable as error:
                 log.warning("events wait in the outbox", reason=error.detail)
                 await asyncio.sleep(RETRY_S)
+            except Exception:
+                log.exception("the outbox was not read; it is tried again")
+                await asyncio.sleep(RETRY_S)
 
     async def _publish_all(self) -> None:
         while rows := await self._oldest():
-            await asyncio.gather(
-                *(self._bus.store(row.subject, row.payload, row.message_id) for row in rows)
-            )
+            by_strategy: defaultdict[str, list[Any]] = defaultdict(list)
+            for row in rows:
+                _, strategy_id, _ = Event.parts(row.subject)
+                by_strategy[strategy_id].append(row)
+            await asyncio.gather(*(self._publish(group) for group in by_strategy.values()))
             async with self._database.write() as session:
-                ids = [row.id for row in rows]
-                await session.exec(delete(self._table).where(col(self._table.id).in_(ids)))
+                # not by `id`: SQLite gives it again once the table is empty, and another
+                # publisher may have emptied it meanwhile
+                published = col(self._table.message_id).in_([row.message_id for row in rows])
+                await session.exec(delete(self._table).where(published))
+
+    async def _publish(self, rows: Sequence[Any]) -> None:
+        """One after the other: no event of a strategy overtakes an earlier one."""
+        for row in rows:
+            await self._bus.store(row.subject, row.payload, row.message_id)
 
     async def _oldest(self) -> Sequence[Any]:
         async with self._database.read() as session:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, inspect, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from openbell.contracts.errors import ServiceUnavailable
+from openbell.db.session import IMMEDIATE, make_engine
 
 HEAD = "0001"
 """The newest migration; known here so that an up-to-date start need not load Alembic."""
@@ -15,7 +15,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 async def upgrade(url: str) -> None:
     """Apply the missing migrations. Safe to repeat."""
-    engine = create_async_engine(url)
+    engine = make_engine(url).execution_options(**IMMEDIATE)  # all of it, or none
     try:
         async with engine.begin() as connection:
             if await connection.run_sync(_revision) != HEAD:
@@ -26,17 +26,22 @@ async def upgrade(url: str) -> None:
 
 async def require_current(url: str) -> None:
     """Raise ServiceUnavailable unless the schema is this release's."""
-    engine = create_async_engine(url)
+    engine = make_engine(url)
     try:
         async with engine.connect() as connection:
             revision = await connection.run_sync(_revision)
     finally:
         await engine.dispose()
-    if revision != HEAD:
+    if revision == HEAD:
+        return
+    if revision is not None and revision > HEAD:
         raise ServiceUnavailable(
-            f"the database is at migration {revision}, this release needs {HEAD}:"
-            " run `openbell migrate`"
+            f"the database is at migration {revision}, of a newer release; this one knows {HEAD}"
         )
+    raise ServiceUnavailable(
+        f"the database is at migration {revision}, this release needs {HEAD}:"
+        " run `openbell migrate`"
+    )
 
 
 def _revision(connection: Connection) -> str | None:

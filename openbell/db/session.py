@@ -8,6 +8,8 @@ from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+IMMEDIATE: dict[str, Any] = {"openbell_immediate": True}
+
 
 class Database:
     """Reads and writes apart, since on SQLite a write must say so when it begins.
@@ -17,8 +19,8 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
-        self._writing = self._engine.execution_options(openbell_immediate=True)
+        self._engine = make_engine(url)
+        self._writing = self._engine.execution_options(**IMMEDIATE)
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncSession]:
@@ -44,7 +46,8 @@ async def all_rows(session: AsyncSession, query: Any) -> Sequence[Any]:
     return (await untyped.exec(query)).all()
 
 
-def _engine(url: str) -> AsyncEngine:
+def make_engine(url: str) -> AsyncEngine:
+    """For SQLite: write-ahead log, every commit on disk, transactions begun as they say."""
     if not url.startswith("sqlite"):
         return create_async_engine(url, pool_pre_ping=True)
     engine = create_async_engine(url, connect_args={"timeout": 30})

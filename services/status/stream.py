@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import structlog
+
 from openbell.bus import EVENTS, Bus
 from openbell.contracts.base import Event
 from openbell.contracts.errors import MethodNotAllowed
@@ -25,6 +27,8 @@ REPLAY_MOST = 5000
 NUMBER = re.compile(r"[0-9]{1,18}")
 LET_GO_S = 5.0
 """How long a client that has fallen behind may take to hear that it has."""
+
+log = structlog.get_logger()
 
 
 class EventStream:
@@ -45,17 +49,20 @@ class EventStream:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             last_id = headers.get(b"last-event-id", b"").decode("latin-1")
-            tasks = {
-                asyncio.create_task(self._write(client, last_id, send)),
-                asyncio.create_task(_disconnected(receive)),
-                asyncio.create_task(_hopeless(client)),
-            }
+            writing = asyncio.create_task(self._write(client, last_id, send))
+            leaving = asyncio.create_task(_disconnected(receive))
+            hopeless = asyncio.create_task(_hopeless(client))
+            tasks = {writing, leaving, hopeless}
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+            if writing in done and writing.exception() is not None:
+                log.error("an event stream failed", exc_info=writing.exception())
+            if hopeless in done:
+                return  # it would not read a farewell either
             with contextlib.suppress(OSError):
                 await send({"type": "http.response.body", "body": b""})
         finally:

@@ -289,9 +289,6 @@ def test_no_server_at_first_is_said(nats: NatsServer) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(
-    strict=True, raises=OSError, reason="closing sends what still waits, and nobody is there"
-)
 @pytest.mark.usefixtures("in_a_hurry")
 def test_a_service_ends_cleanly_though_nats_is_away(nats: NatsServer) -> None:
     async def scenario() -> None:

@@ -378,7 +378,6 @@ def test_a_client_that_takes_its_time_but_keeps_up_is_not_reset() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.xfail(strict=True, reason="it waits for ever for the client to read the reset")
 def test_a_client_that_never_reads_again_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "LET_GO_S", 0.05)
 
