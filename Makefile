@@ -52,7 +52,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(UV)
 $(VENV)-uv/bin/uv:
 	@echo "fetching uv ..."
 	@$(PYTHON) -m venv $(VENV)-uv
-	@$(VENV)-uv/bin/python -m pip install -q --disable-pip-version-check uv
+	@$(VENV)-uv/bin/python -m pip install -q --disable-pip-version-check \
+	  "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
 
 schemas: setup
 	@$(PY) -m openbell.contracts

@@ -21,9 +21,9 @@ from nats.js.api import (
     StorageType,
     StreamConfig,
 )
-from nats.js.errors import NoKeysError, NotFoundError
+from nats.js.errors import APIError, NoKeysError, NotFoundError
 
-from openbell.contracts.base import ROOT, Command, Event, Message
+from openbell.contracts.base import ROOT, Command, Event, Message, utc_now
 from openbell.contracts.errors import OpenbellError, Problem, ServiceUnavailable, raised_from
 from openbell.contracts.events import RunnerEvent
 from openbell.contracts.model import RunnerInfo
@@ -34,6 +34,8 @@ RUNNERS = "OPENBELL_RUNNERS"
 ARTIFACTS = "openbell_artifacts"
 PRESENCE = "openbell_runners"
 PRESENCE_TTL_S = 15
+STALE_S = 12
+"""A heartbeat of this age was the last one of a runner that has died."""
 DAY_S = 86_400
 STORED = f"{ROOT}.stored"
 PROBLEM = "Openbell-Problem"
@@ -204,9 +206,14 @@ class Bus:
     # ---- artifacts and presence
 
     async def put_artifact(self, sha256: str, body: bytes) -> None:
+        """Raises ServiceUnavailable. A full cache is emptied: the database holds all of it."""
         with self._confirmed("the artifact store"):
             store = await self._stream.object_store(ARTIFACTS)
-            await store.put(sha256, body)
+            try:
+                await store.put(sha256, body)
+            except APIError:
+                await self._stream.purge_stream(f"OBJ_{ARTIFACTS}")
+                await store.put(sha256, body)
 
     async def get_artifact(self, sha256: str) -> bytes | None:
         """The source with this hash, or none when the cache does not hold it."""
@@ -222,6 +229,15 @@ class Bus:
         with self._confirmed("the list of runners"):
             bucket = await self._stream.key_value(PRESENCE)
             await bucket.put(info.runner, info.encode())
+
+    async def runner(self, runner: str) -> RunnerInfo | None:
+        """What a runner said of itself with its last heartbeat, if that was a short while ago."""
+        with self._confirmed("the list of runners"):
+            bucket = await self._stream.key_value(PRESENCE)
+            with contextlib.suppress(NotFoundError):
+                entry = await bucket.get(runner)
+                return RunnerInfo.model_validate_json(entry.value) if entry.value else None
+        return None
 
     async def withdraw(self, runner: str) -> None:
         with self._confirmed("the list of runners"):
@@ -248,42 +264,41 @@ class Bus:
         for runner in runners:
             with contextlib.suppress(NotFoundError):  # it has left since
                 entry = await bucket.get(runner)
-                if entry.value:
-                    changed(runner, RunnerInfo.model_validate_json(entry.value))
+                info = RunnerInfo.model_validate_json(entry.value) if entry.value else None
+                if info is not None and (utc_now() - info.at).total_seconds() < STALE_S:
+                    changed(runner, info)
 
     async def ensure_stores(self, settings: NatsSettings) -> None:
+        """Make the streams and buckets, or change them to what this release wants of them.
+
+        Raises ServiceUnavailable.
+        """
         file = StorageType.FILE
-        await asyncio.gather(
-            self._stream.add_stream(
-                StreamConfig(
-                    name=EVENTS,
-                    subjects=[Event.subjects()],
-                    storage=file,
-                    max_age=7 * DAY_S,
-                    duplicate_window=DUPLICATES_S,
-                    allow_direct=True,
-                    republish=RePublish(src=">", dest=f"{STORED}.{EVENTS}.>"),
-                )
-            ),
-            self._stream.add_stream(
-                StreamConfig(
-                    name=RUNNERS,
-                    subjects=[RunnerEvent.subjects()],
-                    storage=file,
-                    max_age=7 * DAY_S,
-                    duplicate_window=DUPLICATES_S,
-                    allow_direct=True,
-                    republish=RePublish(src=">", dest=f"{STORED}.{RUNNERS}.>"),
-                )
-            ),
-            self._stream.create_key_value(
-                KeyValueConfig(bucket=PRESENCE, ttl=PRESENCE_TTL_S, storage=file)
-            ),
-            self._stream.create_object_store(
-                ARTIFACTS,
-                ObjectStoreConfig(max_bytes=settings.artifacts_max_bytes, storage=file),
-            ),
-        )
+        with self._confirmed("the message store"):
+            await asyncio.gather(
+                self._ensure(_durable(EVENTS, Event.subjects())),
+                self._ensure(_durable(RUNNERS, RunnerEvent.subjects())),
+                self._stream.create_key_value(
+                    KeyValueConfig(bucket=PRESENCE, ttl=PRESENCE_TTL_S, storage=file)
+                ),
+                self._ensure_artifacts(settings.artifacts_max_bytes),
+            )
+
+    async def _ensure(self, config: StreamConfig) -> None:
+        try:
+            await self._stream.add_stream(config)
+        except APIError:  # it is there, made by another release
+            await self._stream.update_stream(config)
+
+    async def _ensure_artifacts(self, max_bytes: int) -> None:
+        file = StorageType.FILE
+        try:
+            config = ObjectStoreConfig(max_bytes=max_bytes, storage=file)
+            await self._stream.create_object_store(ARTIFACTS, config)
+        except APIError:
+            there = (await self._stream.stream_info(f"OBJ_{ARTIFACTS}")).config
+            there.max_bytes = max_bytes
+            await self._stream.update_stream(there)
 
     async def close(self) -> None:
         if self._tasks:
@@ -293,6 +308,18 @@ class Bus:
                 await self._client.flush(timeout=CLOSE_S)
         with contextlib.suppress(ConnectionClosedError, OSError):
             await self._client.close()
+
+
+def _durable(name: str, subjects: str) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=[subjects],
+        storage=StorageType.FILE,
+        max_age=7 * DAY_S,
+        duplicate_window=DUPLICATES_S,
+        allow_direct=True,
+        republish=RePublish(src=">", dest=f"{STORED}.{name}.>"),
+    )
 
 
 @contextlib.asynccontextmanager

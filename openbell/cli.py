@@ -125,7 +125,7 @@ def migrate(
     from openbell.db.migrate import HEAD, upgrade
 
     settings = _settings(None, home, None, database_url)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     _run(lambda: asyncio.run(upgrade(settings.database_url)))
     print(f"the database is at migration {HEAD}")
 
@@ -321,8 +321,11 @@ def _act(verb: str, name: str, wait_s: float, url: str, as_json: bool) -> None:
     with client.connect(url) as openbell:
         outcome = openbell.act(verb, openbell.find(name)["id"], wait=wait_s)
     show.outcome(outcome, as_json=as_json)
-    if verb in {"start", "restart"} and outcome["strategy"]["status"] in {"crashed", "failed"}:
+    status = outcome["strategy"]["status"]
+    if verb in {"start", "restart"} and status in {"crashed", "failed", "waiting"}:
         raise typer.Exit(FAILED)
+    if verb == "stop" and status == "stopping":
+        raise typer.Exit(FAILED)  # it still cleans up, or will not end
 
 
 def _variables(pairs: list[str]) -> dict[str, str]:

@@ -47,7 +47,8 @@ def up(
 
     Raises HomeInUse, NatsDidNotStart, OSError when the port is taken.
     """
-    settings.data.mkdir(parents=True, exist_ok=True)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.data.chmod(0o700)  # it holds broker keys
     with _locked(settings.data), contextlib.ExitStack() as stack:
         server = None
         if settings.nats.url is None:
@@ -89,7 +90,10 @@ async def _revive_forever(server: "_NatsServer") -> None:
         await asyncio.sleep(REVIVE_S)
         if server.has_ended():
             log.warning("nats-server has ended; it is started anew")
-            server.start()
+            try:
+                server.start()
+            except OSError:
+                log.exception("nats-server could not be started; it is tried again")
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -140,7 +144,7 @@ class _NatsServer:
             [_binary(), "--config", str(config)],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is ours to order: strategies first, this last
-            preexec_fn=_tie_to_parent(),  # noqa: PLW1509 - no thread has been started yet
+            preexec_fn=_tie_to_parent(),  # noqa: PLW1509 - one call between fork and exec
         )
         created = psutil.Process(self._process.pid).create_time()
         self._identity.write_text(json.dumps({"pid": self._process.pid, "created": created}))

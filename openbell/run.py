@@ -19,7 +19,7 @@ import structlog
 
 from openbell import bus as buses
 from openbell.bus import Bus
-from openbell.front_door import Asgi, FrontDoor
+from openbell.front_door import LOOPBACK, Asgi, FrontDoor
 from openbell.settings import Settings
 
 log = structlog.get_logger()
@@ -85,6 +85,8 @@ async def run(
 def _listener(settings: Settings) -> socket.socket:
     """Bound at once, so that a taken port is said before anything is started."""
     host, port = settings.http.host, settings.http.port
+    if host not in LOOPBACK:
+        raise OSError(f"{host} is refused: there are no accounts yet, so only 127.0.0.1 is served")
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as error:

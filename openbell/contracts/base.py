@@ -44,8 +44,6 @@ class Command(Message, Generic[ReplyT]):
     """
 
     service: ClassVar[str]
-    queue_group: ClassVar[bool] = True
-    """Whether any one replica may answer."""
 
     @classmethod
     def subject(cls, target: str | None = None) -> str:

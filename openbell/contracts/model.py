@@ -138,6 +138,8 @@ class RunnerInfo(Message):
     """What a runner says of itself with each heartbeat."""
 
     runner: str
+    home: str = ""
+    """What tells the runner's home from any other."""
     platform: str
     python: str
     at: datetime

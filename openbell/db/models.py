@@ -147,6 +147,13 @@ class Run(SQLModel, table=True):
         return self.state != RunState.EXITED
 
     @property
+    def decisive_reason(self) -> ExitReason:
+        """What decides on what follows. A run that was told to stop was stopped, though it may
+        have ended by itself a moment before the signal came.
+        """
+        return ExitReason(self.stop_reason or self.reason or ExitReason.LOST)
+
+    @property
     def exit_reason(self) -> ExitReason | None:
         return ExitReason(self.reason) if self.reason else None
 

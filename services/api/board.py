@@ -34,6 +34,7 @@ class Board:
         self._lists: dict[str, bytes] = {}
         self._dirty: set[str] = set()
         self._all_dirty = True
+        self._sequence = 0
         self._reading = asyncio.Lock()
         self._news = asyncio.Event()
 
@@ -44,6 +45,8 @@ class Board:
         else:
             _, strategy_id, _ = Event.parts(event.subject)
             self._dirty.add(strategy_id)
+            self._all_dirty |= event.sequence != self._sequence + 1
+            self._sequence = event.sequence
         self._news.set()  # wakes all who wait; whoever waits next waits for the next
         self._news = asyncio.Event()
 

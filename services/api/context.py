@@ -33,16 +33,12 @@ class Context:
         await self.board.get(owner, command.strategy_id)
         return await self.bus.request(command)
 
-    async def publish_artifact(self, sha256: str, body: bytes) -> None:
-        """Put a source where runners fetch it."""
-        await self.bus.put_artifact(sha256, body)
-
     async def answer_publish(self, command: PublishArtifact) -> Done:
         """The object store is a cache: what it has lost, the database still holds."""
         body = await self.store.source(command.sha256)
         if body is None:
             raise UnknownRun("there is no source with this hash")
-        await self.publish_artifact(command.sha256, body)
+        await self.bus.put_artifact(command.sha256, body)
         return Done()
 
     async def answer_environment(self, command: GetRunEnvironment) -> RunEnvironment:

@@ -19,6 +19,7 @@ FIELDS = ("file", "name", "exchange", "parameters", "restart", "stop_grace_s")
 OURS = {"STRATEGY_ID", "STRATEGY_NAME", "OPENBELL_RUN_ID"}
 MOST_VARIABLES = 200
 LONGEST_VALUE = 32_768
+MOST_BYTES = 256 * 1024
 SUFFIX = string.ascii_lowercase + string.digits
 LONGEST_SLUG = 40
 
@@ -83,8 +84,10 @@ def check_parameters(text: str | None) -> dict[str, str]:
     parameters: dict[str, str] = {}
     for name, value in values.items():  # pyright: ignore[reportUnknownVariableType]
         parameters[str(name)] = _parameter(str(name), value)  # pyright: ignore[reportUnknownArgumentType]
-    if len(parameters) > MOST_VARIABLES:
-        raise _invalid("parameters", f"at most {MOST_VARIABLES} are taken")
+    total = sum(len(name) + len(value.encode()) for name, value in parameters.items())
+    if len(parameters) > MOST_VARIABLES or total > MOST_BYTES:
+        most = f"at most {MOST_VARIABLES} of {MOST_BYTES} bytes in all are taken"
+        raise _invalid("parameters", most)
     return parameters
 
 
@@ -94,6 +97,8 @@ def _parameter(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _invalid(f"parameters.{name}", "write a text or a number")
     text = str(value)
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        raise _invalid(f"parameters.{name}", "half of a surrogate pair is no text")
     if len(text) > LONGEST_VALUE or "\0" in text:
         raise _invalid(f"parameters.{name}", f"at most {LONGEST_VALUE} characters, and no NUL")
     return text

@@ -104,9 +104,11 @@ def strategy_view(
 def derive(slot: Slot, run: Run | None, *, scheduled: bool) -> tuple[Status, str]:
     """The status and its reason, from what the scheduler has written."""
     if run is not None and run.live:
-        return _live(run)
+        return _live(run, slot)
     if slot.gave_up:
         return Status.FAILED, f"gave up after {slot.failures} failures: {_ending(run)}"
+    if slot.retry_at is not None and run and run.exit_reason is ExitReason.START_FAILED:
+        return Status.WAITING, f"{_ending(run)}; it is tried again"
     if slot.retry_at is not None:
         return Status.CRASHED, f"{_ending(run)}; it is started again"
     if slot.waiting:
@@ -121,9 +123,11 @@ def derive(slot: Slot, run: Run | None, *, scheduled: bool) -> tuple[Status, str
     return _resting(slot, run)
 
 
-def _live(run: Run) -> tuple[Status, str]:
+def _live(run: Run, slot: Slot) -> tuple[Status, str]:
     if run.stop_reason is not None:
         return Status.STOPPING, f"being {_WORDS[ExitReason(run.stop_reason)]}"
+    if slot.waiting:
+        return Status.WAITING, slot.waiting
     if run.state == RunState.RUNNING:
         return Status.RUNNING, _CAUSES[Cause(run.cause)]
     return Status.STARTING, run.detail or _CAUSES[Cause(run.cause)]

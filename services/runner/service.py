@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import platform
+import secrets
 from collections.abc import AsyncGenerator
 
 import structlog
+from filelock import FileLock
 
 from openbell.bus import Bus
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import LogChunk, ReadLog, StartRun, StopRun
-from openbell.contracts.errors import ServiceUnavailable
+from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 from openbell.contracts.model import RunnerInfo
 from openbell.settings import Settings
 from services.runner import logs
@@ -24,6 +26,8 @@ log = structlog.get_logger()
 
 @contextlib.asynccontextmanager
 async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
+    await _refuse_a_second_one(settings, bus)
+    settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     backend = ProcessBackend(settings.data / "warden")
     environments = Environments(settings.data / "environments", settings.runner.python)
     supervisor = Supervisor(settings, bus, backend, environments)
@@ -48,6 +52,26 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
                 await bus.withdraw(runner)
 
 
+async def _refuse_a_second_one(settings: Settings, bus: Bus) -> None:
+    """Two runners of one name would each hold half of its runs. Raises RunnerRefused."""
+    there = await bus.runner(settings.runner.id)
+    if there is not None and there.home != _home_id(settings):
+        raise RunnerRefused(
+            f"another runner named {settings.runner.id!r} is connected:"
+            " give this one a name of its own, OPENBELL_RUNNER__ID"
+        )
+
+
+def _home_id(settings: Settings) -> str:
+    """What tells this home from any other: random, made once, kept in it."""
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = settings.data / "home-id"
+    with FileLock(settings.data / "home-id.lock"):
+        if not file.exists():
+            file.write_text(secrets.token_hex(16))
+        return file.read_text()
+
+
 async def _build_ahead(environments: Environments) -> None:
     """So that the first start need not wait. A failure is told to the start that meets it."""
     try:
@@ -58,10 +82,12 @@ async def _build_ahead(environments: Environments) -> None:
 
 async def _beat(settings: Settings, bus: Bus, backend: Backend, ready: asyncio.Event) -> None:
     """Only a runner that can start something asks for work."""
+    home = _home_id(settings)
     while True:
         await ready.wait()
         info = RunnerInfo(
             runner=settings.runner.id,
+            home=home,
             platform=platform.system(),
             python=platform.python_version(),
             at=utc_now(),

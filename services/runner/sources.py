@@ -51,7 +51,7 @@ def _hash(path: Path) -> str | None:
 
 def _write(path: Path, body: bytes) -> None:
     """Whole or not at all: a run may be starting from the file that lies there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.draft")
     draft.write_bytes(body)
     draft.replace(path)

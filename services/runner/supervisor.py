@@ -78,7 +78,13 @@ class Supervisor:
         return Done()
 
     async def stop(self, command: StopRun) -> Done:
-        """Begin to stop a run. Raises UnknownRun, and refuses its epoch from then on."""
+        """Begin to stop a run. Raises UnknownRun when it is not known here.
+
+        From the first moment on its epoch is refused: a start that this stop has overtaken, and
+        that arrives while we wait below, must not come to life.
+        """
+        refused = self._refused.get(command.strategy_id, 0)
+        self._refused[command.strategy_id] = max(refused, command.epoch)
         preparing = self._preparing.get(command.run_id)
         if preparing is not None:
             preparing.cancel()
@@ -90,7 +96,7 @@ class Supervisor:
         except TimeoutError:
             raise ServiceUnavailable("the owner of the runs does not answer") from None
         except NoSuchRun:
-            self._refused[command.strategy_id] = command.epoch
+            self._drop_live(command.run_id)
             raise UnknownRun(f"{command.run_id} is not known to this runner") from None
         except BackendLost as error:
             raise ServiceUnavailable(str(error)) from error
@@ -111,6 +117,9 @@ class Supervisor:
             await self._start_failed(command, error.detail)
         except OSError as error:
             await self._start_failed(command, str(error))
+        except Exception:
+            log.exception("a run did not start", run=command.run_id)
+            await self._start_failed(command, "a defect of Openbell; its runner's log tells more")
 
     async def _start(self, spec: RunSpec) -> None:
         """As often as the connection is lost: a start that is repeated starts nothing twice."""
@@ -279,8 +288,12 @@ class Supervisor:
         """The host shuts down: every tree walks its ladder, and is gone when this returns."""
         ladders = dict(self._live)
         for run_id, ladder in ladders.items():
-            with contextlib.suppress(NoSuchRun, BackendLost):
+            try:
                 await self._backend.stop(run_id, ladder, ExitReason.HOST_SHUTDOWN)
+            except NoSuchRun:
+                self._drop_live(run_id)
+            except BackendLost as error:
+                log.warning("not told to stop", run=run_id, reason=str(error))
         longest = max(
             (sum(step.wait_s for step in ladder) for ladder in ladders.values()), default=0
         )

@@ -1,7 +1,7 @@
 """Everything about one strategy, read together: its rows, and what its schedule says now."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import select as select_columns
@@ -49,8 +49,10 @@ class Case:
     slot: Slot
     run: Run | None
     plan: Plan
-    occurrence: Occurrence | None = None
-    """The start of the plan's window."""
+    occurrences: dict[tuple[datetime, str], Occurrence] = field(
+        default_factory=dict[tuple[datetime, str], Occurrence]
+    )
+    """Those that the plan names, by instant and action."""
 
     @property
     def always(self) -> bool:
@@ -68,7 +70,7 @@ class Case:
             stop_reason = ExitReason(run.stop_reason) if run.stop_reason else None
             latest = LiveRun(RunState(run.state), run.granted_at, stop_reason)
         elif run is not None:
-            latest = EndedRun(run.exit_reason or ExitReason.LOST, run.exited_at)
+            latest = EndedRun(run.decisive_reason, run.exited_at)
         return Facts(
             intent=Intent(slot.intent),
             intent_at=slot.intent_at,
@@ -77,9 +79,15 @@ class Case:
             retry_at=slot.retry_at,
             gave_up=slot.gave_up,
             schedule_at=self.schedule.updated_at if self.schedule else None,
-            served=self.occurrence is not None and self.occurrence.state == DONE,
+            served=self._is_served(),
+            stop_at=slot.next_stop,
             deleted=self.strategy.deleted_at is not None,
         )
+
+    def _is_served(self) -> bool:
+        window = self.plan.window
+        start = self.occurrences.get((window.start, START)) if window else None
+        return start is not None and start.state == DONE
 
     def dispatch(self) -> Dispatch | None:
         """What the runner has not confirmed yet; it is told again at every look."""
@@ -133,6 +141,7 @@ class Cases:
         raise UnknownStrategy(f"there is no strategy {strategy_id}")
 
     async def load(self, ids: Sequence[str]) -> list[Case]:
+        await self._lock(ids)
         query = (
             select_columns(
                 Strategy, col(Version.sha256), col(Version.filename), ScheduleRow, Slot, Run
@@ -149,7 +158,7 @@ class Cases:
                 col(Strategy.id).in_(ids),
                 col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD),
             )
-            .with_for_update(of=Strategy, key_share=True)
+            .order_by(Strategy.id)
         )
         cases = [
             Case(
@@ -168,14 +177,26 @@ class Cases:
         await self._find_occurrences(cases)
         return cases
 
+    async def _lock(self, ids: Sequence[str]) -> None:
+        """Before reading, in one order: what is read after it is what the last holder wrote.
+
+        SQLite has one writer, which we are already.
+        """
+        if self._session.get_bind().dialect.name == "sqlite":
+            return
+        query = select(Strategy.id).where(col(Strategy.id).in_(ids)).order_by(Strategy.id)
+        await all_rows(self._session, query.with_for_update(key_share=True))
+
     async def _find_occurrences(self, cases: Sequence[Case]) -> None:
-        by_key = {(c.strategy.id, c.plan.window.start): c for c in cases if c.plan.window}
-        if not by_key:
+        by_id = {case.strategy.id: case for case in cases}
+        named = {(case.strategy.id, instant) for case in cases for instant in _instants(case.plan)}
+        if not named:
             return
         key = tuple_(col(Occurrence.strategy_id), col(Occurrence.instant))
-        query = select(Occurrence).where(col(Occurrence.action) == START, key.in_(by_key))
+        query = select(Occurrence).where(key.in_(named))
         for occurrence in await all_rows(self._session, query):
-            by_key[occurrence.strategy_id, occurrence.instant].occurrence = occurrence
+            known = by_id[occurrence.strategy_id].occurrences
+            known[occurrence.instant, occurrence.action] = occurrence
 
     def _plan(self, row: ScheduleRow | None) -> Plan:
         if row is None:
@@ -185,6 +206,11 @@ class Cases:
             return plan_always(row.updated_at)
         known = self._book.known(schedule.exchange, self._now)
         return plan_market(schedule, known, self._now)
+
+
+def _instants(plan: Plan) -> list[datetime]:
+    windows = [window.start for window in (plan.window, plan.last_window) if window]
+    return [*windows, plan.last_stop] if plan.last_stop else windows
 
 
 async def all_ids(session: AsyncSession) -> Sequence[str]:

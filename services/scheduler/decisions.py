@@ -40,6 +40,8 @@ class Facts:
     """When the schedule was last set."""
     served: bool
     """Whether the start of the plan's window has been acted on."""
+    stop_at: datetime | None = None
+    """The next stop, as the last plan named it that knew."""
     deleted: bool = False
 
 
@@ -69,7 +71,7 @@ NOTHING = Decision()
 
 def decide(facts: Facts, plan: Plan, now: datetime) -> Decision:
     if isinstance(facts.run, LiveRun):
-        return _about_live(facts, facts.run, plan)
+        return _about_live(facts, facts.run, plan, now)
     if facts.deleted or facts.intent is Intent.STOP:
         return NOTHING
     if facts.intent is Intent.RUN:
@@ -79,19 +81,23 @@ def decide(facts: Facts, plan: Plan, now: datetime) -> Decision:
     return Decision(act=_start_by_schedule(facts, plan, now))
 
 
-def _about_live(facts: Facts, run: LiveRun, plan: Plan) -> Decision:
+def _about_live(facts: Facts, run: LiveRun, plan: Plan, now: datetime) -> Decision:
     if run.stop_reason is not None:
         return NOTHING
     if facts.deleted or facts.intent is Intent.STOP:
         return Decision(act=Stop(ExitReason.STOPPED_BY_USER))
     if facts.intent is Intent.RUN and _stop_has_passed(facts, plan):
         return Decision(act=Stop(ExitReason.STOPPED_BY_SCHEDULE), release_intent=True)
-    if facts.intent is Intent.AUTO and _outside(plan):
+    if facts.intent is Intent.AUTO and _outside(facts, run, plan, now):
         return Decision(act=Stop(ExitReason.STOPPED_BY_SCHEDULE))
     return Decision(serve=None if facts.served else plan.window)
 
 
-def _outside(plan: Plan) -> bool:
+def _outside(facts: Facts, run: LiveRun, plan: Plan, now: datetime) -> bool:
+    """Whether its window is over. What is unknown forbids a start, and no stop that was known."""
+    if plan.outlook is Outlook.UNKNOWN:
+        stops = [stop for stop in (plan.last_stop, facts.stop_at) if stop is not None]
+        return any(run.granted_at < stop <= now for stop in stops)
     return plan.ends and plan.outlook in {Outlook.SCHEDULED, Outlook.PAUSED}
 
 
@@ -161,6 +167,9 @@ def after_exit(
         return Aftermath(failures, None, gave_up=False)
     if lasted.total_seconds() >= settings.healthy_after_s:
         failures = 0
+    if reason is ExitReason.START_FAILED:
+        # the host's fault, not the script's: it is due all the same, whatever the policy says
+        return Aftermath(failures + 1, now + _pause(failures, settings), gave_up=False)
     if reason is ExitReason.COMPLETED:
         pause = timedelta(seconds=settings.first_retry_s)
         again = policy is RestartPolicy.ALWAYS
@@ -170,5 +179,10 @@ def after_exit(
     failures += 1
     if failures >= settings.max_failures:
         return Aftermath(failures, None, gave_up=True)
-    pause_s = min(settings.first_retry_s * 2 ** (failures - 1), settings.longest_retry_s)
-    return Aftermath(failures, now + timedelta(seconds=pause_s), gave_up=False)
+    return Aftermath(failures, now + _pause(failures - 1, settings), gave_up=False)
+
+
+def _pause(failures: int, settings: SchedulerSettings) -> timedelta:
+    """The pause after so many earlier failures."""
+    seconds = settings.first_retry_s * 2 ** min(failures, 30)
+    return timedelta(seconds=min(seconds, settings.longest_retry_s))

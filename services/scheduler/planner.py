@@ -45,6 +45,8 @@ class Plan:
     """Whether the schedule stops what it started."""
     last_stop: datetime | None = None
     """The latest stop that is not in the future."""
+    last_window: Window | None = None
+    """The latest window that is over."""
     next_start: datetime | None = None
     next_stop: datetime | None = None
 
@@ -56,10 +58,6 @@ def plan_always(since: datetime) -> Plan:
     return Plan(Outlook.OPEN, "around the clock", window=Window(since, None, None))
 
 
-def unknown(reason: str) -> Plan:
-    return Plan(Outlook.UNKNOWN, reason)
-
-
 def plan_market(schedule: Market, known: Sessions | None, now: datetime) -> Plan:
     """The plan of a market schedule.
 
@@ -67,15 +65,14 @@ def plan_market(schedule: Market, known: Sessions | None, now: datetime) -> Plan
     that the calendar does not cover is unknown, and never taken for open.
     """
     if known is None:
-        return unknown("the calendar does not answer")
+        return Plan(Outlook.UNKNOWN, "the calendar does not answer")
     zone = ZoneInfo(known.timezone)
     today = now.astimezone(zone).date()
     windows = _windows(schedule, known.sessions, zone)
     current = next((window for window in windows if window.holds(now)), None)
-    if current is None and not known.covered_from <= today <= known.covered_until:
-        return unknown(f"the calendar of {schedule.exchange} does not cover {today:%Y}")
     upcoming = next((window for window in windows if window.start > now), None)
-    stops = [window.stop for window in windows if window.stop and window.stop <= now]
+    past = [window for window in windows if window.start <= now and window is not current]
+    stops = [window.stop for window in past if window.stop and window.stop <= now]
     outlook, reason = _outlook(schedule, known, today, current, upcoming, zone)
     return Plan(
         outlook=outlook,
@@ -83,6 +80,7 @@ def plan_market(schedule: Market, known: Sessions | None, now: datetime) -> Plan
         window=current,
         ends=schedule.stop is not None,
         last_stop=max(stops, default=None),
+        last_window=past[-1] if past else None,
         next_start=upcoming.start if upcoming else None,
         next_stop=current.stop if current else upcoming.stop if upcoming else None,
     )
@@ -135,6 +133,8 @@ def _outlook(
     exchange = schedule.exchange
     if current is not None:
         return Outlook.OPEN, f"inside its window on {exchange}"
+    if not known.covered_from <= today <= known.covered_until:
+        return Outlook.UNKNOWN, f"the calendar of {exchange} does not cover {today:%Y}"
     days = {session.opens_at.astimezone(zone).date() for session in known.sessions}
     if upcoming is None and known.covered_until < today + LOOK_AHEAD:
         return Outlook.UNKNOWN, f"the calendar of {exchange} ends on {known.covered_until}"

@@ -23,9 +23,8 @@ from openbell.contracts.commands import (
     StopRun,
     StopStrategy,
 )
-from openbell.contracts.errors import OpenbellError, UnknownRun
+from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RUNNER_EVENT, RunnerCameUp, RunReported
-from openbell.contracts.model import ExitReason, RunState
 from openbell.db.migrate import require_current
 from openbell.db.models import FeedPosition, SchedulerOutbox, ScheduleRow
 from openbell.db.session import Database
@@ -41,6 +40,7 @@ from services.scheduler.timers import Timers
 CHUNK = 200
 """Strategies that share a transaction when all are looked at."""
 RETRY_S = 1.0
+CATCH_UP_S = 3.0
 
 log = structlog.get_logger()
 
@@ -120,12 +120,20 @@ class Scheduler:
     async def _command(
         self, strategy_id: str, act: Callable[[Slots, str], Awaitable[Settled]]
     ) -> Standing:
-        await self._caught_up.wait()
+        await self._catch_up()
         await self._refresh_sessions([strategy_id])
         async with self._transaction() as slots:
             settled = await act(slots, strategy_id)
-        self._carry_out([settled])
+        self._carry_out([settled], slots.strays)
         return settled.standing
+
+    async def _catch_up(self) -> None:
+        """Before the caller gives up: a refused command must not be carried out later."""
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                await self._caught_up.wait()
+        except TimeoutError:
+            raise ServiceUnavailable("the scheduler is still reading what happened") from None
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[Slots]:
@@ -167,9 +175,24 @@ class Scheduler:
         await self._refresh_sessions(ids)
         chunks = await self._chunks(ids)
         for chunk in chunks:
-            async with self._transaction() as slots:
-                settled = await slots.settle(chunk)
-            self._carry_out(settled)
+            try:
+                await self._settle(chunk)
+            except Exception:
+                log.exception("strategies could not be looked at together")
+                await self._settle_apart(chunk)
+
+    async def _settle(self, ids: Sequence[str]) -> None:
+        async with self._transaction() as slots:
+            settled = await slots.settle(ids)
+        self._carry_out(settled, slots.strays)
+
+    async def _settle_apart(self, ids: Sequence[str]) -> None:
+        """One by one: what is wrong with one strategy stops no other."""
+        for strategy_id in ids:
+            try:
+                await self._settle([strategy_id])
+            except Exception:
+                log.exception("a strategy could not be looked at", strategy=strategy_id)
 
     async def _chunks(self, ids: Sequence[str] | None) -> list[Sequence[str]]:
         if ids is None:
@@ -189,6 +212,14 @@ class Scheduler:
     # ---- what runners report
 
     async def _listen_to_runners(self) -> None:
+        while True:
+            try:
+                await self._follow_runners()
+            except Exception:
+                log.exception("the runners' stream could not be followed; it begins anew")
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow_runners(self) -> None:
         state = await self._bus.stream_state(RUNNERS)
         async with self._database.read() as session:
             after = (await _position(session, state)).sequence
@@ -210,15 +241,17 @@ class Scheduler:
         except Exception:
             log.exception("reports were not taken; they are tried again")
             return False
-        self._carry_out(settled)
+        self._carry_out(settled, slots.strays)
         if any(isinstance(event, RunnerCameUp) for event in events):
             self.look_at_all()  # what it was not there to hear is told again
         return True
 
     # ---- after the commit
 
-    def _carry_out(self, settled: Sequence[Settled]) -> None:
+    def _carry_out(self, settled: Sequence[Settled], strays: Sequence[Dispatch] = ()) -> None:
         self.outbox.wake()
+        for stray in strays:
+            self._spawn(self._dispatch(stray))
         for one in settled:
             self._timers.wake(one.standing.strategy_id, one.wake_at)
             if one.dispatch is not None:
@@ -231,25 +264,14 @@ class Scheduler:
             await self._bus.request(command, dispatch.runner)
         except UnknownRun:
             if isinstance(command, StopRun):
-                await self._never_started(dispatch.runner, command)
+                async with self._transaction() as slots:
+                    settled = await slots.never_started(dispatch.runner, command)
+                self._carry_out(settled, slots.strays)
         except OpenbellError as error:
             log.warning("not dispatched", run=command.run_id, reason=error.detail)
-
-    async def _never_started(self, runner: str, command: StopRun) -> None:
-        """A run was stopped before its runner heard of it; the runner refuses it from now on."""
-        report = RunReported(
-            runner=runner,
-            at=self._clock(),
-            run_id=command.run_id,
-            strategy_id=command.strategy_id,
-            epoch=command.epoch,
-            state=RunState.EXITED,
-            reason=ExitReason(command.reason),
-            detail="stopped before it started",
-        )
-        async with self._transaction() as slots:
-            settled = await slots.reported(report)
-        self._carry_out(settled)
+            async with self._transaction() as slots:
+                await slots.unheard(command, f"its runner does not answer: {error.detail}")
+            self.outbox.wake()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

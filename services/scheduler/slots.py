@@ -4,7 +4,7 @@ Never twice: a run is granted only by the transaction that finds the slot free a
 epoch. Whoever comes second, in this process or in another scheduler, finds it held.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.contracts.base import Event
-from openbell.contracts.commands import Standing
+from openbell.contracts.commands import Standing, StartRun, StopRun
 from openbell.contracts.errors import StrategyIsRunning
 from openbell.contracts.events import (
     IntentChanged,
@@ -35,6 +35,7 @@ from openbell.contracts.model import (
     RestartPolicy,
     RunState,
     SlotState,
+    stop_ladder,
 )
 from openbell.db.models import Occurrence, Run
 from openbell.outbox import Outbox
@@ -45,6 +46,7 @@ from services.scheduler.planner import Window
 from services.scheduler.runners import Runners
 
 NO_RUNNER = "no runner is connected"
+STRAY_GRACE_S = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Slots:
         self._now = now
         self._cases = cases
         self._outbox = outbox
+        self.strays: list[Dispatch] = []
+        """What must be told besides, once the transaction is committed."""
         self._runners = runners
         self._settings = settings
 
@@ -134,7 +138,54 @@ class Slots:
                 continue  # an earlier epoch: told twice, or told late
             if event.state.rank > RunState(run.state).rank:
                 self._advance(case, run, event)
+            elif event.state is RunState.RUNNING and not run.live:
+                break
             return [self._settle(case)]
+        if event.state is RunState.RUNNING:
+            self._end_stray(event.runner, event.run_id, event.strategy_id, event.epoch)
+        return []
+
+    def _end_stray(self, runner: str, run_id: str, strategy_id: str, epoch: int) -> None:
+        """Something runs that nobody grants any more: it must not be a second copy."""
+        command = StopRun(
+            run_id=run_id,
+            strategy_id=strategy_id,
+            epoch=epoch,
+            reason=ExitReason.FENCED,
+            ladder=stop_ladder(STRAY_GRACE_S),
+        )
+        self.strays.append(Dispatch(runner, command))
+
+    async def unheard(self, command: StartRun | StopRun, why: str) -> list[Settled]:
+        """The runner of this run does not answer: said, once, until it does."""
+        for case in await self._cases.load([command.strategy_id]):
+            run = case.run
+            if run is None or run.id != command.run_id or run.state != RunState.GRANTED:
+                continue
+            if case.slot.waiting != why:
+                case.slot.waiting = why
+                self._tell(case, StartDelayed, reason=why)
+                self.session.add(case.slot)
+        return []
+
+    async def never_started(self, runner: str, command: StopRun) -> list[Settled]:
+        """The runner does not know this run, and will not start it any more."""
+        for case in await self._cases.load([command.strategy_id]):
+            run = case.run
+            if run is None or run.id != command.run_id or not run.live:
+                continue
+            unseen = run.started_at is not None
+            event = RunReported(
+                runner=runner,
+                at=self._now,
+                run_id=run.id,
+                strategy_id=run.strategy_id,
+                epoch=run.epoch,
+                state=RunState.EXITED,
+                reason=ExitReason.LOST if unseen else command.reason,
+                detail="its runner does not know it" if unseen else "stopped before it started",
+            )
+            return await self._run_reported(event)
         return []
 
     async def _runner_came_up(self, event: RunnerCameUp) -> list[Settled]:
@@ -142,6 +193,11 @@ class Slots:
 
         One that is merely granted may not have reached the runner yet: it is sent again.
         """
+        live = await self._live_ids(event.run_ids)
+        for run_id in event.run_ids:
+            strategy_id, _, epoch = run_id.rpartition("-")
+            if run_id not in live:
+                self._end_stray(event.runner, run_id, strategy_id, int(epoch))
         held = select(Run).where(col(Run.runner) == event.runner, col(Run.state) != RunState.EXITED)
         settled: list[Settled] = []
         for run in (await self.session.exec(held)).all():
@@ -161,10 +217,15 @@ class Slots:
             settled += await self._run_reported(lost)
         return settled
 
+    async def _live_ids(self, run_ids: Sequence[str]) -> set[str]:
+        query = select(Run.id).where(col(Run.id).in_(run_ids), col(Run.state) != RunState.EXITED)
+        return set((await self.session.exec(query)).all())
+
     def _advance(self, case: Case, run: Run, event: RunReported) -> None:
         run.state = event.state
         if event.state is RunState.RUNNING:
             run.started_at = event.at
+            case.slot.waiting = None
             self._tell(case, RunStarted, started_at=event.at)
         elif event.state is RunState.STOPPING and run.stop_reason is None:
             run.stop_reason = event.reason
@@ -177,19 +238,18 @@ class Slots:
         run.exited_at, run.reason = event.at, reason
         run.exit_code, run.signal, run.detail = event.exit_code, event.signal, event.detail
         slot = case.slot
-        slot.state, slot.runner = SlotState.FREE, None
+        slot.state, slot.runner, slot.waiting = SlotState.FREE, None, None
+        decisive = run.decisive_reason
         after = after_exit(
             RestartPolicy(case.strategy.restart),
-            reason,
+            decisive,
             slot.failures,
             event.at - run.started_at if run.started_at else timedelta(),
             self._now,
             self._settings,
         )
         slot.failures, slot.retry_at, slot.gave_up = after.failures, after.retry_at, after.gave_up
-        finished = not reason.interrupted and after.retry_at is None and not after.gave_up
-        if slot.intent == Intent.RUN and finished:
-            slot.intent = Intent.AUTO
+        finished = not decisive.interrupted and after.retry_at is None and not after.gave_up
         self._tell(
             case,
             RunExited,
@@ -201,13 +261,17 @@ class Slots:
         )
         if after.gave_up:
             self._tell(case, StrategyGaveUp, failures=after.failures)
+        if slot.intent == Intent.RUN and finished:
+            slot.intent = Intent.AUTO
+            self._tell(case, IntentChanged, intent=Intent.AUTO)
 
     # ---- looking at strategies
 
     async def settle(self, ids: Sequence[str]) -> list[Settled]:
         """Look at these strategies, and do what is due."""
         cases = await self._cases.load(ids)
-        await self._declare_missed(cases)
+        for case in cases:
+            self._declare_missed(case)
         return [self._settle(case) for case in cases]
 
     def _settle(self, case: Case, note: str | None = None) -> Settled:
@@ -225,6 +289,7 @@ class Slots:
             case None:
                 if not case.live:
                     case.slot.waiting = None
+                    self._forget_retry(case)
         self._replan(case)
         self.session.add(case.slot)
         return Settled(_standing(case, note), case.dispatch(), self._wake_at(case))
@@ -279,24 +344,33 @@ class Slots:
             return
         case.run.stop_reason = reason
         self.session.add(case.run)
-        if reason is ExitReason.STOPPED_BY_SCHEDULE and case.plan.last_stop:
-            self._record(case, case.plan.last_stop, STOP, DONE)
+        due = case.plan.last_stop
+        if reason is ExitReason.STOPPED_BY_SCHEDULE and due and due > case.run.granted_at:
+            self._record(case, due, STOP, DONE, late_of=due)
         self._tell(case, RunStopping, reason=reason)
 
-    async def _declare_missed(self, cases: Iterable[Case]) -> None:
-        """A start that was waiting when its window closed did not happen, and says so."""
-        by_id = {case.strategy.id: case for case in cases}
-        waiting = select(Occurrence).where(
-            col(Occurrence.state) == WAITING, col(Occurrence.strategy_id).in_(by_id)
-        )
-        for occurrence in (await self.session.exec(waiting)).all():
-            case = by_id[occurrence.strategy_id]
-            if case.plan.window and case.plan.window.start == occurrence.instant:
-                continue
-            occurrence.state, occurrence.updated_at = MISSED, self._now
-            self.session.add(occurrence)
-            why = occurrence.detail or "its window closed"
-            self._tell(case, StartMissed, due_at=occurrence.instant, reason=why)
+    def _forget_retry(self, case: Case) -> None:
+        """Outside its window a crashed run is not started again before the next one."""
+        if case.slot.intent == Intent.AUTO and case.plan.window is None:
+            case.slot.retry_at = None
+
+    def _declare_missed(self, case: Case) -> None:
+        """A window that is over, and in which nothing was started, was missed, and says so.
+
+        Unless its user had stopped it, or it ran all the same.
+        """
+        window, slot, row = case.plan.last_window, case.slot, case.schedule
+        if window is None or row is None or window.start <= row.updated_at:
+            return
+        start = case.occurrences.get((window.start, START))
+        if start is not None and start.state != WAITING:
+            return
+        by_hand = slot.intent_at is not None and slot.intent_at > window.start
+        if slot.intent == Intent.STOP or by_hand or _was_live(case.run, window.start):
+            return
+        why = (start.detail if start else None) or "Openbell was not running"
+        self._record(case, window.start, START, MISSED, detail=why)
+        self._tell(case, StartMissed, due_at=window.start, reason=why)
 
     def _record(
         self,
@@ -309,8 +383,7 @@ class Slots:
         detail: str | None = None,
     ) -> None:
         """Write the occurrence: inserted once, updated by every later attempt."""
-        known = case.occurrence if action == START else None
-        occurrence = known or Occurrence(
+        occurrence = case.occurrences.get((instant, action)) or Occurrence(
             strategy_id=case.strategy.id,
             instant=instant,
             action=action,
@@ -322,8 +395,7 @@ class Slots:
         occurrence.attempts += 1
         occurrence.late_s = (self._now - late_of).total_seconds() if late_of else None
         self.session.add(occurrence)
-        if action == START:
-            case.occurrence = occurrence
+        case.occurrences[instant, action] = occurrence
 
     def _intend(self, case: Case, intent: Intent) -> None:
         slot = case.slot
@@ -335,7 +407,9 @@ class Slots:
 
     def _replan(self, case: Case) -> None:
         slot, new = case.slot, case.plan
-        comes = (new.next_start, new.next_stop, new.outlook, new.reason)
+        unknown = new.outlook is Outlook.UNKNOWN
+        next_stop = new.next_stop or (slot.next_stop if unknown else None)
+        comes = (new.next_start, next_stop, new.outlook, new.reason)
         if comes == (slot.next_start, slot.next_stop, slot.outlook, slot.outlook_reason):
             return
         slot.next_start, slot.next_stop, slot.outlook, slot.outlook_reason = comes
@@ -343,7 +417,7 @@ class Slots:
             case,
             PlanChanged,
             next_start=new.next_start,
-            next_stop=new.next_stop,
+            next_stop=next_stop,
             outlook=new.outlook,
             reason=new.reason,
         )
@@ -358,7 +432,7 @@ class Slots:
         self._outbox.add(self.session, event)
 
     def _wake_at(self, case: Case) -> tuple[datetime, ...]:
-        moments = (case.plan.next_start, case.plan.next_stop, case.slot.retry_at)
+        moments = (case.plan.next_start, case.slot.next_stop, case.slot.retry_at)
         return tuple(moment for moment in moments if moment is not None and moment > self._now)
 
 
@@ -379,6 +453,12 @@ def _standing(case: Case, note: str | None) -> Standing:
         next_start=slot.next_start,
         next_stop=slot.next_stop,
         note=note,
+    )
+
+
+def _was_live(run: Run | None, at: datetime) -> bool:
+    return (
+        run is not None and run.granted_at <= at and (run.exited_at is None or run.exited_at > at)
     )
 
 

@@ -4,12 +4,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
+import structlog
+
 from openbell.bus import EVENTS, Bus
 from openbell.feed import Feed
 from openbell.front_door import Asgi
 from openbell.settings import Settings
 from services.status.fanout import Fanout
 from services.status.stream import EventStream
+
+RETRY_S = 1.0
+
+log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
@@ -24,6 +30,11 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
 
 
 async def _follow(bus: Bus, fanout: Fanout) -> None:
-    async for batch in Feed(bus, EVENTS, fanout.sequence).batches():
-        for event in batch:
-            fanout.publish(event)
+    while True:
+        try:
+            async for batch in Feed(bus, EVENTS, fanout.sequence).batches():
+                for event in batch:
+                    fanout.publish(event)
+        except Exception:
+            log.exception("the event stream could not be followed; it goes on where it was")
+            await asyncio.sleep(RETRY_S)

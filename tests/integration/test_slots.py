@@ -140,7 +140,12 @@ async def desk(folder: Path, schedule: dict[str, Any] | None = None) -> AsyncGen
         )
         if schedule:
             session.add(
-                ScheduleRow(strategy_id="s", revision=1, spec=schedule, updated_at=long_ago)
+                ScheduleRow(
+                    strategy_id="s",
+                    revision=1,
+                    spec=schedule,
+                    updated_at=NINE_FIFTEEN - timedelta(hours=12),
+                )
             )
     try:
         yield Desk(database)
@@ -320,3 +325,161 @@ async def test_a_manual_start_without_a_runner_is_kept_and_made_good(tmp_path: P
         scheduler.runner_appears()
         await scheduler.settle(THURSDAY + timedelta(seconds=15))
         assert (await scheduler.one(Run)).cause == "manual"
+
+
+async def reschedule(scheduler: Desk, at: datetime, **changes: Any) -> None:
+    async with scheduler.database.write() as session:
+        row = await session.get(ScheduleRow, "s")
+        assert row is not None
+        row.spec, row.revision, row.updated_at = {**MARKET, **changes}, row.revision + 1, at
+        session.add(row)
+
+
+async def run_until_the_stop(scheduler: Desk) -> None:
+    scheduler.runner_appears()
+    await scheduler.settle(NINE_FIFTEEN)
+    await scheduler.report(NINE_FIFTEEN, 1, RunState.RUNNING)
+    await scheduler.settle(HALF_PAST_THREE)
+    await scheduler.report(
+        HALF_PAST_THREE, 1, RunState.EXITED, reason=ExitReason.STOPPED_BY_SCHEDULE
+    )
+
+
+@scenario
+async def test_a_stop_may_come_twice_at_one_instant(tmp_path: Path) -> None:
+    """Stopped at 15:30, extended to 16:00, set back: the second stop is no second row."""
+    async with desk(tmp_path, MARKET) as scheduler:
+        await run_until_the_stop(scheduler)
+        soon = HALF_PAST_THREE + timedelta(minutes=5)
+        await reschedule(scheduler, soon, stop="16:00")
+        await scheduler.settle(soon)
+        await scheduler.report(soon, 2, RunState.RUNNING)
+        await reschedule(scheduler, soon, stop="15:30")
+        await scheduler.settle(soon + timedelta(minutes=1))
+        assert [run.stop_reason for run in await scheduler.rows(Run)] == ["stopped_by_schedule"] * 2
+
+
+@scenario
+async def test_moving_the_start_into_the_future_stops_what_runs(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        await run_until_the_stop(scheduler)
+        friday = NINE_FIFTEEN + timedelta(days=1)
+        await scheduler.settle(friday)
+        await scheduler.report(friday, 2, RunState.RUNNING)
+        await reschedule(scheduler, friday + timedelta(minutes=15), start="10:00")
+        settled = await scheduler.settle(friday + timedelta(minutes=15))
+        assert settled.dispatch is not None
+        assert (await scheduler.rows(Run))[1].stop_reason == "stopped_by_schedule"
+
+
+@pytest.mark.parametrize("later", [timedelta(), timedelta(hours=2), timedelta(days=1)])
+def test_the_last_covered_day_has_its_stop(tmp_path: Path, later: timedelta) -> None:
+    async def scene() -> None:
+        async with desk(tmp_path, MARKET) as scheduler:
+            scheduler.runner_appears()
+            opens = datetime(2026, 12, 31, 3, 45, tzinfo=UTC)
+            await scheduler.settle(opens)
+            await scheduler.report(opens, 1, RunState.RUNNING)
+            closes = datetime(2026, 12, 31, 10, 0, tzinfo=UTC)
+            await scheduler.settle(closes - timedelta(minutes=1))
+            assert (await scheduler.one(Run)).stop_reason is None
+            await scheduler.settle(closes + later)
+            assert (await scheduler.one(Run)).stop_reason == "stopped_by_schedule"
+
+    asyncio.run(scene())
+
+
+@scenario
+async def test_a_start_that_failed_is_no_crash_of_the_strategy(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        async with scheduler.database.write() as session:
+            strategy = await session.get(Strategy, "s")
+            assert strategy is not None
+            strategy.restart = "never"
+            session.add(strategy)
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        now = NINE_FIFTEEN
+        for epoch in range(1, 15):
+            await scheduler.report(
+                now, epoch, RunState.EXITED, reason=ExitReason.START_FAILED, detail="no api"
+            )
+            slot = await scheduler.one(Slot)
+            assert slot.retry_at is not None
+            assert slot.retry_at - now <= timedelta(minutes=5)
+            assert not slot.gave_up
+            now = slot.retry_at
+            await scheduler.settle(now)
+        assert len(await scheduler.rows(Run)) == 15
+
+
+@scenario
+async def test_an_acknowledged_restart_outlives_an_end_that_came_first(tmp_path: Path) -> None:
+    async with desk(tmp_path) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        await scheduler.report(THURSDAY, 1, RunState.RUNNING)
+        await scheduler.at(THURSDAY, lambda slots: slots.restart("s"))
+        later = THURSDAY + timedelta(seconds=1)
+        await scheduler.report(later, 1, RunState.EXITED, reason=ExitReason.COMPLETED, exit_code=0)
+        first, second = await scheduler.rows(Run)
+        assert (first.reason, second.state, second.cause) == ("completed", "granted", "restart")
+
+
+@scenario
+async def test_a_crash_before_the_close_promises_no_retry_after_it(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        crash = HALF_PAST_THREE - timedelta(milliseconds=500)
+        await scheduler.report(NINE_FIFTEEN, 1, RunState.RUNNING)
+        await scheduler.report(crash, 1, RunState.EXITED, reason=ExitReason.CRASHED, exit_code=1)
+        assert (await scheduler.one(Slot)).retry_at is not None
+        await scheduler.settle(HALF_PAST_THREE + timedelta(seconds=1))
+        assert (await scheduler.one(Slot)).retry_at is None
+
+
+@scenario
+async def test_a_window_that_was_slept_through_is_missed_and_says_so(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(HALF_PAST_THREE + timedelta(hours=1))
+        occurrence = await scheduler.one(Occurrence)
+        assert (occurrence.instant, occurrence.state) == (NINE_FIFTEEN, "missed")
+        await scheduler.settle(HALF_PAST_THREE + timedelta(hours=2))
+        assert (await scheduler.events()).count("start_missed") == 1
+
+
+@scenario
+async def test_what_its_user_stopped_was_not_missed(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        await scheduler.settle(NINE_FIFTEEN)
+        await scheduler.at(NINE_FIFTEEN + timedelta(hours=1), lambda slots: slots.stop("s"))
+        await scheduler.settle(HALF_PAST_THREE + timedelta(hours=1))
+        assert "start_missed" not in await scheduler.events()
+
+
+@scenario
+async def test_a_run_that_nobody_grants_any_more_is_ended(tmp_path: Path) -> None:
+    async with desk(tmp_path) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        await scheduler.report(THURSDAY, 1, RunState.EXITED, reason=ExitReason.LOST)
+        strays: list[str] = []
+
+        async def report(slots: Slots) -> None:
+            event = RunReported(
+                runner="local",
+                at=THURSDAY,
+                run_id="s-1",
+                strategy_id="s",
+                epoch=1,
+                state=RunState.RUNNING,
+            )
+            await slots.reported(event)
+            came_up = RunnerCameUp(runner="local", at=THURSDAY, run_ids=("s-1", "t-7"))
+            await slots.reported(came_up)
+            strays.extend(stray.command.run_id for stray in slots.strays)
+
+        await scheduler.at(THURSDAY, report)
+        assert strays == ["s-1", "s-1", "t-7"]

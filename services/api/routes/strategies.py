@@ -103,7 +103,6 @@ async def upload(
     chosen = uploads.check_name(name, source.filename)
     variables = uploads.check_parameters(parameters)
     segment = await _known_exchange(api, exchange) if exchange else None
-    await api.publish_artifact(source.sha256, source.body)
     strategy_id = await api.store.create(
         owner,
         chosen,
