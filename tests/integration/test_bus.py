@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from openbell import feed
 from openbell.bus import EVENTS, PRESENCE, RUNNERS, Bus, Stored, connected
-from openbell.contracts.base import ROOT, Done, Event
+from openbell.contracts.base import ROOT, Done, Event, utc_now
 from openbell.contracts.commands import (
     GetRunEnvironment,
     ListSessions,
@@ -673,7 +673,7 @@ def test_artifacts_survive_kill_9_of_nats(nats: NatsServer) -> None:
 
 
 def info(runner: str) -> RunnerInfo:
-    return RunnerInfo(runner=runner, platform="linux", python="3.11", at=NOW, capabilities={})
+    return RunnerInfo(runner=runner, platform="linux", python="3.11", at=utc_now(), capabilities={})
 
 
 class Watcher:
@@ -707,9 +707,10 @@ def test_runners_come_stay_and_say_farewell(nats: NatsServer) -> None:
             assert early.changes == 0
             await runner.announce(info("host-1"))
             await early.until("host-1")
-            await runner.announce(info("host-2"))
+            second_host = info("host-2")
+            await runner.announce(second_host)
             await early.until("host-1", "host-2")
-            assert early.present["host-2"] == info("host-2")
+            assert early.present["host-2"] == second_host
 
             async with nats.bus("second scheduler") as second:
                 late = Watcher()
@@ -785,5 +786,35 @@ def test_presence_is_kept_for_a_short_time_only(nats: NatsServer) -> None:
         async with nats.bus(), nats.raw() as raw:
             bucket = await raw.key_value(PRESENCE)
             assert (await bucket.status()).ttl == 15
+
+    asyncio.run(scenario())
+
+
+def test_the_heartbeat_of_a_runner_that_died_is_not_taken_for_life(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        async with nats.bus("runner") as runner, nats.bus("scheduler") as scheduler:
+            old = info("host-1").model_copy(update={"at": utc_now() - timedelta(seconds=13)})
+            await runner.announce(old)
+            await runner.announce(info("host-2"))
+            watcher = Watcher()
+            await scheduler.on_presence(watcher.changed)
+            assert set(watcher.present) == {"host-2"}
+
+    asyncio.run(scenario())
+
+
+def test_a_home_outlives_a_change_of_its_streams(nats: NatsServer) -> None:
+    """Another release, or another setting, wants them otherwise: they are changed, not refused."""
+
+    async def scenario() -> None:
+        small = nats.settings.model_copy(update={"artifacts_max_bytes": 60_000})
+        async with connected(small, "small") as bus:
+            for number in range(12):  # more than it holds: the cache is emptied, nothing refused
+                await bus.put_artifact(str(number), bytes(20_000))
+        async with connected(
+            small.model_copy(update={"artifacts_max_bytes": 10_000_000}), "large"
+        ) as bus:
+            await bus.put_artifact("large", bytes(1_000_000))
+            assert await bus.get_artifact("large") == bytes(1_000_000)
 
     asyncio.run(scenario())
