@@ -157,8 +157,10 @@ def _ending(run: Run | None) -> str:
     if run is None or run.exit_reason is None:
         return "never started"
     words = _WORDS[run.exit_reason]
-    if run.signal:
+    if run.signal and run.stop_reason is None:
         words += f", by {run.signal}"
+    elif run.signal == "SIGKILL":
+        words += ", killed since it would not end"
     elif run.exit_code:
         words += f" with exit code {run.exit_code}"
     return f"{words}: {run.detail}" if run.detail else words
