@@ -31,6 +31,7 @@ from openbell.db.session import Database
 from openbell.feed import Feed
 from openbell.outbox import Outbox
 from openbell.settings import Settings
+from services.scheduler.acts import Acts
 from services.scheduler.cases import Cases, Dispatch, all_ids
 from services.scheduler.runners import Runners
 from services.scheduler.sessions import SessionBook
@@ -139,14 +140,8 @@ class Scheduler:
     async def _transaction(self) -> AsyncGenerator[Slots]:
         async with self._database.write() as session:
             now = self._clock()
-            yield Slots(
-                session,
-                now,
-                cases=Cases(session, self._book, now),
-                outbox=self.outbox,
-                runners=self._runners,
-                settings=self._settings,
-            )
+            acts = Acts(session, now, self.outbox, self._runners, self._settings)
+            yield Slots(session, now, Cases(session, self._book, now), acts)
 
     # ---- reconciliation
 

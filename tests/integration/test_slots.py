@@ -28,6 +28,7 @@ from openbell.db.session import Database
 from openbell.outbox import Outbox
 from openbell.settings import SchedulerSettings
 from services.calendar.sessions import list_sessions
+from services.scheduler.acts import Acts
 from services.scheduler.cases import Cases
 from services.scheduler.runners import Runners
 from services.scheduler.slots import Settled, Slots
@@ -69,15 +70,8 @@ class Desk:
     async def at(self, now: datetime, act: Callable[[Slots], Awaitable[Any]]) -> Any:
         async with self.database.write() as session:
             cases = Cases(session, cast("Any", _Book()), now)
-            slots = Slots(
-                session,
-                now,
-                cases=cases,
-                outbox=self.outbox,
-                runners=self.runners,
-                settings=SchedulerSettings(),
-            )
-            return await act(slots)
+            acts = Acts(session, now, self.outbox, self.runners, SchedulerSettings())
+            return await act(Slots(session, now, cases, acts))
 
     async def settle(self, now: datetime) -> Settled:
         (settled,) = await self.at(now, lambda slots: slots.settle(["s"]))
