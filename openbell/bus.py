@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ STALE_S = 12
 DAY_S = 86_400
 STORED = f"{ROOT}.stored"
 PROBLEM = "Openbell-Problem"
+DEADLINE = "Openbell-Deadline"
 CLOSE_S = 5
 CONNECT_S = 5
 ARTIFACT_S = 10
@@ -88,7 +90,10 @@ class Bus:
         """
         subject = type(command).subject(target)
         try:
-            answer = await self._client.request(subject, command.encode(), timeout=timeout_s)
+            deadline = {DEADLINE: repr(time.time() + timeout_s)}
+            answer = await self._client.request(
+                subject, command.encode(), timeout=timeout_s, headers=deadline
+            )
         except NoRespondersError:
             raise ServiceUnavailable(f"no {type(command).service} is connected") from None
         except (NatsTimeoutError, TimeoutError):
@@ -110,6 +115,10 @@ class Bus:
         """Answer every command of this kind with `handler`, several at a time."""
 
         async def respond(message: Msg) -> None:
+            if time.time() > float((message.headers or {}).get(DEADLINE, "inf")):
+                # the caller was told that it did not happen: it must not happen now
+                log.warning("a command came too late", command=kind.__name__)
+                return
             try:
                 reply = await handler(kind.model_validate_json(message.data))
                 await message.respond(reply.encode())

@@ -51,7 +51,9 @@ def _end(message: str, code: int) -> None:
 
 @app.command()
 def up(
-    port: Annotated[int | None, typer.Option(help="The front door's port.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The front door's port.", min=0, max=65535)
+    ] = None,
     home: Annotated[
         Path | None, typer.Option(help="Holds data/, strategies/ and log/.", show_default="here")
     ] = None,
@@ -84,7 +86,9 @@ def run(
         list[str],
         typer.Argument(help="api, scheduler, runner, calendar, status", metavar="SERVICE"),
     ],
-    port: Annotated[int | None, typer.Option(help="The port, for api and status.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The port, for api and status.", min=0, max=65535)
+    ] = None,
     home: Annotated[Path | None, typer.Option(help="Holds data/, strategies/ and log/.")] = None,
     nats_url: Annotated[str | None, typer.Option(help="Where NATS is.")] = None,
     database_url: Annotated[str | None, typer.Option(help="Where the database is.")] = None,

@@ -231,7 +231,7 @@ def _standing(case: Case, note: str | None) -> Standing:
         if slot.waiting:
             note = f"it starts as soon as it can: {slot.waiting}"
         elif case.plan.outlook in {Outlook.SCHEDULED, Outlook.PAUSED}:
-            note = f"started outside its window: {case.plan.reason}"
+            note = f"started outside its window ({case.plan.reason})"
     if note is None and slot.intent == Intent.STOP and case.schedule is not None:
         note = "it stays stopped until you start or resume it, whatever its schedule says"
     return Standing(

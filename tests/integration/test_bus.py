@@ -1,6 +1,7 @@
 """The bus and the feed, against a real nats-server."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -22,6 +23,7 @@ from openbell.contracts.commands import (
     ReadLog,
     RunEnvironment,
     StartStrategy,
+    StopRun,
     StopStrategy,
 )
 from openbell.contracts.errors import (
@@ -31,7 +33,7 @@ from openbell.contracts.errors import (
     ServiceUnavailable,
 )
 from openbell.contracts.events import RunnerCameUp, StrategyDeleted
-from openbell.contracts.model import RunnerInfo
+from openbell.contracts.model import ExitReason, RunnerInfo
 from openbell.feed import Feed
 from openbell.settings import NatsSettings
 from tests.fixtures.nats import NatsServer
@@ -818,3 +820,32 @@ def test_a_home_outlives_a_change_of_its_streams(nats: NatsServer) -> None:
             assert await bus.get_artifact("large") == bytes(1_000_000)
 
     asyncio.run(scenario())
+
+
+def test_a_command_that_comes_too_late_is_not_carried_out(nats: NatsServer) -> None:
+    """Its caller has been told that nobody answered; a start must not happen after that."""
+    done: list[str] = []
+
+    async def answer(command: StopRun) -> Done:
+        done.append(command.run_id)
+        return Done()
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await bus.answer(StopRun, answer, "late")
+            client = cast("Any", bus)._client
+            payload = a_stop().encode()
+            for deadline in (utc_now().timestamp() - 1, utc_now().timestamp() + 60):
+                headers = {"Openbell-Deadline": repr(deadline)}
+                with contextlib.suppress(TimeoutError):
+                    subject = StopRun.subject("late")
+                    await client.request(subject, payload, timeout=0.5, headers=headers)
+            assert len(done) == 1
+
+    asyncio.run(scenario())
+
+
+def a_stop() -> StopRun:
+    return StopRun(
+        run_id="s-1", strategy_id="s", epoch=1, reason=ExitReason.STOPPED_BY_USER, ladder=()
+    )
