@@ -68,7 +68,7 @@ def event(kind: str, data: dict[str, Any], *, as_json: bool) -> None:
     known = {"owner", "strategy_id", "at", "run_id", "epoch"}
     rest = " ".join(f"{k}={v}" for k, v in data.items() if k not in known and v is not None)
     moment = _local(data["at"]) if "at" in data else ""
-    print(f"{moment:19} {kind:16} {data.get('strategy_id', '')} {rest}".rstrip(), flush=True)
+    print(f"{moment:23} {kind:16} {data.get('strategy_id', '')} {rest}".rstrip(), flush=True)
 
 
 def checks(found: Sequence[Check], *, as_json: bool) -> None:
@@ -92,4 +92,4 @@ def _next(strategy: dict[str, Any]) -> str:
 
 
 def _local(instant: str) -> str:
-    return datetime.fromisoformat(instant).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromisoformat(instant).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -209,7 +209,7 @@ def test_deleting_what_runs_needs_a_word(stack: Stack) -> None:
     stack.post(f"/python/start/{strategy['id']}", params={"wait": 10})
     problem(stack.http.delete(path), 409, "strategy_is_running")
     assert stack.status(strategy["id"])["status"] == "running"
-    assert "being stopped" in stack.http.delete(path, params={"stop": True}).json()["note"]
+    assert "stopped first" in stack.http.delete(path, params={"stop": True}).json()["note"]
     problem(stack.http.post(f"/python/start/{strategy['id']}"), 404, "unknown_strategy")
     _forget_sources(stack, strategy["id"])
 

@@ -24,6 +24,7 @@ from openbell.contracts.commands import (
 from openbell.contracts.errors import (
     InvalidRequest,
     ServiceUnavailable,
+    StrategyIsRunning,
     UnknownExchange,
     UnknownRun,
 )
@@ -38,6 +39,7 @@ from services.api.view import RunView, StrategyView, run_view
 
 router = APIRouter(prefix="/python", tags=["strategies"])
 
+GONE_S = 60
 SLICE_S = 1.0
 """While a log is followed, how often it is asked whether the run still lives."""
 
@@ -196,12 +198,18 @@ async def delete(
     owner: Owner,
     stop: Annotated[bool, Query(description="Stop it first, if it runs.")] = False,
 ) -> Deleted:
-    """Refused while it runs, unless `stop` is asked for. Its logs stay."""
+    """Refused while it runs, unless `stop` is asked for. Its logs stay.
+
+    Deleted only when all of its run is gone: until then it is shown, and holds its name.
+    """
     standing = await api.command(owner, RetireStrategy(strategy_id=strategy_id, stop=stop))
+    api.board.mark(strategy_id)
+    view = await api.board.wait_for(owner, strategy_id, _has_ended, GONE_S)
+    if not _has_ended(view):
+        raise StrategyIsRunning(f"{view.name} is told to stop and still cleans up: delete it later")
     await api.store.delete(owner, strategy_id)
     api.board.mark(strategy_id)
-    note = "its run is being stopped" if standing.run_id else None
-    return Deleted(id=strategy_id, note=note)
+    return Deleted(id=strategy_id, note="it was stopped first" if standing.run_id else None)
 
 
 @router.get(
