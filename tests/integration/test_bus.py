@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
 from pydantic import SecretStr
 
@@ -651,9 +652,28 @@ def test_an_artifact_comes_back_as_it_was(nats: NatsServer, size: int) -> None:
             await api.put_artifact(sha256, body)
             await api.put_artifact(sha256, body)
             got = await asyncio.gather(*(runner.get_artifact(sha256) for _ in range(3)))
-            assert [bytes(one or b"") for one in got] == [body] * 3
-            assert None not in got
+            assert got == [body] * 3
             assert await runner.get_artifact("0" * 64) is None
+
+    asyncio.run(scenario())
+
+
+def test_artifacts_are_read_without_consumers(nats: NatsServer) -> None:
+    """One that fell silent delayed starts at the bell by ten seconds."""
+
+    async def scenario() -> None:
+        async with nats.bus() as bus, nats.bus() as witness:
+            asked: list[str] = []
+
+            async def note(message: Msg) -> None:
+                asked.append(message.subject)
+
+            await witness._client.subscribe("$JS.API.CONSUMER.>", cb=note)  # pyright: ignore[reportPrivateUsage]
+            await witness._client.flush()  # pyright: ignore[reportPrivateUsage]
+            await bus.put_artifact("sha", bytes(300_000))
+            assert await bus.get_artifact("sha") == bytes(300_000)
+            await witness.get_artifact("sha")  # what came before it has been heard
+            assert asked == []
 
     asyncio.run(scenario())
 
