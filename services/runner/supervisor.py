@@ -103,6 +103,12 @@ class Supervisor:
         return Done()
 
     async def _prepare(self, command: StartRun) -> None:
+        """Once what runs is known: of a live run that is told to start again, a failure to fetch
+        what it needs would be reported as its end, and a second copy be granted.
+        """
+        await self.ready.wait()
+        if command.run_id in self._live:
+            return
         try:
             spec = await self._spec(command)
             self._add_live(command.run_id, command.ladder)

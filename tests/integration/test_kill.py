@@ -204,7 +204,7 @@ def test_two_schedulers_start_one_copy(home: Path) -> None:
         stack.post(f"/python/schedule/{strategy}", json=spec)
     for strategy in ids:
         view = stack.wait_status(strategy, "running")
-        assert view["run"]["epoch"] == 1
+        assert view["run"]["epoch"] == 1, stack.http.get(f"/python/runs/{strategy}").text
         due_at = datetime.fromisoformat(view["run"]["due_at"])
         granted_at = datetime.fromisoformat(view["run"]["granted_at"])
         assert due_at <= granted_at
