@@ -1,7 +1,10 @@
 """The only module that talks to NATS: typed requests, durable events, the artifact cache."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
@@ -15,14 +18,9 @@ from nats.errors import ConnectionClosedError, NoRespondersError
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
-from nats.js.api import (
-    KeyValueConfig,
-    ObjectStoreConfig,
-    RePublish,
-    StorageType,
-    StreamConfig,
-)
-from nats.js.errors import APIError, NoKeysError, NotFoundError
+from nats.js.api import DiscardPolicy, ObjectStoreConfig, RePublish, StorageType, StreamConfig
+from nats.js.errors import APIError, NotFoundError
+from nats.js.object_store import ObjectStore
 
 from openbell.contracts.base import ROOT, Command, Event, Message, utc_now
 from openbell.contracts.errors import OpenbellError, Problem, ServiceUnavailable, raised_from
@@ -33,7 +31,9 @@ from openbell.settings import NatsSettings
 EVENTS = "OPENBELL_EVENTS"
 RUNNERS = "OPENBELL_RUNNERS"
 ARTIFACTS = "openbell_artifacts"
+ARTIFACTS_STREAM = f"OBJ_{ARTIFACTS}"
 PRESENCE = "openbell_runners"
+PRESENCE_STREAM = f"KV_{PRESENCE}"
 PRESENCE_TTL_S = 15
 STALE_S = 12
 """A heartbeat of this age was the last one of a runner that has died."""
@@ -43,6 +43,8 @@ PROBLEM = "Openbell-Problem"
 DEADLINE = "Openbell-Deadline"
 CLOSE_S = 5
 CONNECT_S = 5
+STORES_S = 30
+STORES_RETRY_S = 0.1
 DUPLICATES_S = 3600
 
 log = structlog.get_logger()
@@ -72,8 +74,11 @@ class StreamState:
 class Bus:
     """One connection. Create it with `connected`."""
 
-    def __init__(self, client: Client, reconnected: list[Callable[[], None]]) -> None:
+    def __init__(
+        self, client: Client, reconnected: list[Callable[[], None]], password: str
+    ) -> None:
         self._client = client
+        self._password = password
         self._reconnected = reconnected
         self._stream: JetStreamContext = client.jetstream(timeout=5)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,7 +92,7 @@ class Bus:
 
         Raises the typed error that the other side raised; ServiceUnavailable when nobody answers.
         """
-        subject = type(command).subject(target)
+        subject = command.sent_to(target)
         try:
             deadline = {DEADLINE: repr(time.time() + timeout_s)}
             answer = await self._client.request(
@@ -118,8 +123,12 @@ class Bus:
                 # the caller was told that it did not happen: it must not happen now
                 log.warning("a command came too late", command=kind.__name__)
                 return
+            if not message.reply:
+                # nats-server itself sends stored messages to wherever their reader wants them
+                log.warning("a command that nobody asked", command=kind.__name__)
+                return
             try:
-                reply = await handler(kind.model_validate_json(message.data))
+                reply = await handler(_read(kind, message, target))
                 await message.respond(reply.encode())
             except OpenbellError as error:
                 await self._refuse(message, error)
@@ -131,7 +140,12 @@ class Bus:
             self._spawn(respond(message))
 
         await self._client.subscribe(kind.subject(target), queue=kind.service, cb=receive)
-        await self._client.flush()  # the server knows it, before others are told that we are up
+        await self._confirm_sent()  # the server knows it, before others are told that we are up
+
+    async def _confirm_sent(self) -> None:
+        """The client's ping overtakes what it has not sent yet; a second one comes after it."""
+        await self._client.flush()
+        await self._client.flush()
 
     async def _refuse(self, message: Msg, error: OpenbellError) -> None:
         problem = error.problem()
@@ -161,7 +175,9 @@ class Bus:
             await self._stream.publish(subject, payload, headers={"Nats-Msg-Id": message_id})
 
     async def report(self, event: RunnerEvent, message_id: str) -> None:
-        await self.store(event.subject, event.encode(), message_id)
+        """Like `store`. The id is one that no other runner can use up beforehand."""
+        own_id = hashlib.sha256(f"{self._password} {message_id}".encode()).hexdigest()
+        await self.store(event.subject, event.encode(), own_id)
 
     async def stream_state(self, stream: str) -> StreamState:
         """Raises ServiceUnavailable."""
@@ -215,31 +231,29 @@ class Bus:
 
     async def put_artifact(self, sha256: str, body: bytes) -> None:
         """Raises ServiceUnavailable. A full cache is emptied: the database holds all of it."""
+        store = ObjectStore(ARTIFACTS, ARTIFACTS_STREAM, self._stream)
         with self._confirmed("the artifact store"):
-            store = await self._stream.object_store(ARTIFACTS)
             try:
                 await store.put(sha256, body)
             except APIError:
-                await self._stream.purge_stream(f"OBJ_{ARTIFACTS}")
+                await self._stream.purge_stream(ARTIFACTS_STREAM)
                 await store.put(sha256, body)
 
     async def get_artifact(self, sha256: str) -> bytes | None:
         """The source with this hash, or none when the cache does not hold it, or not whole.
 
-        Its chunks are read by number: the client's own `get` makes a consumer, which now and then
+        Its parts are read by number: the client's own `get` makes a consumer, which now and then
         falls silent when several are made at once.
         """
-        with self._confirmed("the artifact store"):
-            store = await self._stream.object_store(ARTIFACTS)
-            try:
-                info = await store.get_info(sha256)
-            except NotFoundError:
-                return None
+        name = base64.urlsafe_b64encode(sha256.encode()).decode()
+        described = await self.next_stored(ARTIFACTS_STREAM, 0, f"$O.{ARTIFACTS}.M.{name}")
+        if described is None:
+            return None
+        info = json.loads(described.payload)
+        chunks = f"$O.{ARTIFACTS}.C.{info['nuid']}"
         body, sequence = bytearray(), 0
-        for _ in range(info.chunks or 0):
-            chunk = await self.next_stored(
-                f"OBJ_{ARTIFACTS}", sequence, f"$O.{ARTIFACTS}.C.{info.nuid}"
-            )
+        for _ in range(info.get("chunks", 0)):
+            chunk = await self.next_stored(ARTIFACTS_STREAM, sequence, chunks)
             if chunk is None:
                 return None
             body += chunk.payload
@@ -248,62 +262,74 @@ class Bus:
 
     async def announce(self, info: RunnerInfo) -> None:
         with self._confirmed("the list of runners"):
-            bucket = await self._stream.key_value(PRESENCE)
-            await bucket.put(info.runner, info.encode())
+            await self._stream.publish(presence(info.runner), info.encode())
 
     async def runner(self, runner: str) -> RunnerInfo | None:
         """What a runner said of itself with its last heartbeat, if that was a short while ago."""
-        with self._confirmed("the list of runners"):
-            bucket = await self._stream.key_value(PRESENCE)
-            with contextlib.suppress(NotFoundError):
-                entry = await bucket.get(runner)
-                return RunnerInfo.model_validate_json(entry.value) if entry.value else None
+        with self._confirmed("the list of runners"), contextlib.suppress(NotFoundError):
+            told = await self._stream.get_msg(
+                PRESENCE_STREAM, subject=presence(runner), direct=True
+            )
+            return RunnerInfo.model_validate_json(told.data) if told.data else None
         return None
 
     async def withdraw(self, runner: str) -> None:
         with self._confirmed("the list of runners"):
-            bucket = await self._stream.key_value(PRESENCE)
-            await bucket.delete(runner)
+            await self._stream.publish(presence(runner))
 
     async def on_presence(self, changed: Callable[[str, RunnerInfo | None], None]) -> None:
         """Tell of each runner that is there now, then of each heartbeat and each farewell.
 
         A plain subscription sees every put; unlike a watch there is no consumer that can stall.
         """
-        prefix = f"$KV.{PRESENCE}."
 
         async def receive(message: Msg) -> None:
-            runner = message.subject.removeprefix(prefix)
-            changed(runner, RunnerInfo.model_validate_json(message.data) if message.data else None)
+            runner, info = _present(message.subject, message.data)
+            changed(runner, info)
 
-        await self._client.subscribe(f"{prefix}>", cb=receive)
-        bucket = await self._stream.key_value(PRESENCE)
-        try:
-            runners = await bucket.keys()
-        except NoKeysError:
-            return
-        for runner in runners:
-            with contextlib.suppress(NotFoundError):  # it has left since
-                entry = await bucket.get(runner)
-                info = RunnerInfo.model_validate_json(entry.value) if entry.value else None
-                if info is not None and (utc_now() - info.at).total_seconds() < STALE_S:
-                    changed(runner, info)
+        await self._client.subscribe(presence(">"), cb=receive)
+        sequence = 0
+        while told := await self.next_stored(PRESENCE_STREAM, sequence):
+            sequence = told.sequence
+            runner, info = _present(told.subject, told.payload)
+            if info is not None and (utc_now() - info.at).total_seconds() < STALE_S:
+                changed(runner, info)
+
+    # ---- the streams and buckets themselves
 
     async def ensure_stores(self, settings: NatsSettings) -> None:
         """Make the streams and buckets, or change them to what this release wants of them.
 
         Raises ServiceUnavailable.
         """
-        file = StorageType.FILE
         with self._confirmed("the message store"):
             await asyncio.gather(
                 self._ensure(_durable(EVENTS, Event.subjects())),
                 self._ensure(_durable(RUNNERS, RunnerEvent.subjects())),
-                self._stream.create_key_value(
-                    KeyValueConfig(bucket=PRESENCE, ttl=PRESENCE_TTL_S, storage=file)
-                ),
+                self._ensure(_PRESENCE),
                 self._ensure_artifacts(settings.artifacts_max_bytes),
             )
+
+    async def wait_for(self, stream: str) -> None:
+        """Return once this stream is there: another service makes it, sooner or later than now.
+
+        Raises ServiceUnavailable when it is not in time.
+        """
+        reason = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STORES_S):
+                while True:
+                    try:
+                        await self.next_stored(stream, 0)
+                    except ServiceUnavailable as error:
+                        reason = error.detail
+                        await asyncio.sleep(STORES_RETRY_S)
+                    else:
+                        return
+        raise ServiceUnavailable(
+            f"the stream {stream} is not there: does a scheduler run, and may this service"
+            f" read it? {reason}"
+        )
 
     async def _ensure(self, config: StreamConfig) -> None:
         try:
@@ -317,7 +343,7 @@ class Bus:
             config = ObjectStoreConfig(max_bytes=max_bytes, storage=file)
             await self._stream.create_object_store(ARTIFACTS, config)
         except APIError:
-            there = (await self._stream.stream_info(f"OBJ_{ARTIFACTS}")).config
+            there = (await self._stream.stream_info(ARTIFACTS_STREAM)).config
             there.max_bytes = max_bytes
             await self._stream.update_stream(there)
 
@@ -329,6 +355,14 @@ class Bus:
                 await self._client.flush(timeout=CLOSE_S)
         with contextlib.suppress(ConnectionClosedError, OSError):
             await self._client.close()
+
+
+def _read(kind: type[Command[ReplyT]], message: Msg, target: str | None) -> Command[ReplyT]:
+    """The command in a message, if it came to its own address: see RunnerAsks."""
+    command = kind.model_validate_json(message.data)
+    if message.subject != command.sent_to(target):
+        raise OpenbellError(f"{message.subject} is not the address of this command")
+    return command
 
 
 def _durable(name: str, subjects: str) -> StreamConfig:
@@ -343,29 +377,68 @@ def _durable(name: str, subjects: str) -> StreamConfig:
     )
 
 
-@contextlib.asynccontextmanager
-async def connected(settings: NatsSettings, name: str) -> AsyncGenerator[Bus]:
-    """A bus whose streams and buckets exist. It reconnects for ever.
+_PRESENCE = StreamConfig(
+    name=PRESENCE_STREAM,
+    subjects=[f"$KV.{PRESENCE}.>"],
+    storage=StorageType.FILE,
+    max_msgs_per_subject=1,
+    max_age=PRESENCE_TTL_S,
+    duplicate_window=PRESENCE_TTL_S,
+    discard=DiscardPolicy.NEW,
+    allow_direct=True,
+    allow_msg_ttl=True,
+    deny_delete=True,
+    allow_rollup_hdrs=False,  # one runner's message could remove those of all others
+)
+"""A bucket of keys and values, but for the last line."""
 
-    Raises ServiceUnavailable when there is no server at first.
+
+def presence(runner: str) -> str:
+    """The subject of a runner's heartbeats; of all runners' with a wildcard."""
+    return f"$KV.{PRESENCE}.{runner}"
+
+
+def _present(subject: str, payload: bytes) -> tuple[str, RunnerInfo | None]:
+    """The runner, and what it said of itself; none when it said farewell."""
+    info = RunnerInfo.model_validate_json(payload) if payload else None
+    return subject.removeprefix(presence("")), info
+
+
+def inbox(user: str) -> str:
+    """What the addresses begin with to which this user's answers go: nobody else hears them."""
+    return f"_INBOX_{user}"
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: NatsSettings, user: str) -> AsyncGenerator[Bus]:
+    """A connection of this user, with its own rights. It reconnects for ever.
+
+    Raises ServiceUnavailable when there is no server at first, or none that lets it in.
     """
     listeners: list[Callable[[], None]] = []
 
     async def failed(error: Exception) -> None:
-        log.warning("bus", service=name, error=str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        if "permissions violation" in reason:
+            log.error("NATS does not allow this service what it tried", user=user, error=reason)
+        else:
+            log.warning("bus", user=user, error=reason)
 
     async def reconnected() -> None:
-        log.info("bus reconnected", service=name)
+        log.info("bus reconnected", user=user)
         for listener in listeners:
             listener()
 
     url = settings.url or "nats://127.0.0.1:4222"
+    login, password = settings.login(user)
     try:
         async with asyncio.timeout(CONNECT_S):
             client = await nats.connect(
                 url,
-                name=f"openbell-{name}",
-                token=settings.token.get_secret_value() if settings.token else None,
+                name=f"openbell-{user}",
+                user=login,
+                password=password,
+                inbox_prefix=inbox(user),
                 max_reconnect_attempts=-1,  # at first too, hence the timeout
                 reconnect_time_wait=1,
                 error_cb=failed,
@@ -374,9 +447,8 @@ async def connected(settings: NatsSettings, name: str) -> AsyncGenerator[Bus]:
     except (NatsError, OSError) as error:
         reason = str(error) or f"no answer within {CONNECT_S} s"
         raise ServiceUnavailable(f"no NATS server that lets us in at {url}: {reason}") from None
-    bus = Bus(client, listeners)
+    bus = Bus(client, listeners, password or "")
     try:
-        await bus.ensure_stores(settings)
         yield bus
     finally:
         await bus.close()

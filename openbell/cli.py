@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 Openbell does not answer.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -11,7 +12,21 @@ from typing import Annotated, Any
 
 import typer
 
-from openbell import client, show
+from openbell import cli_accounts, cli_owner, client, credentials, show
+from openbell.cli_options import (
+    FAILED,
+    HERE,
+    UNREACHABLE,
+    Json,
+    Name,
+    Secrets,
+    Url,
+    Uses,
+    Values,
+    confirm,
+    pairs,
+    secrets,
+)
 
 app = typer.Typer(
     help="Hosts Python trading strategies.",
@@ -20,16 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FAILED, UNREACHABLE = 1, 3
-START_S, STOP_S = 20, 60
-
-Name = Annotated[str, typer.Argument(help="A strategy's name or id.", metavar="STRATEGY")]
-Json = Annotated[bool, typer.Option("--json", help="Print the API's answer as it is.")]
-Url = Annotated[
-    str,
-    typer.Option("--url", envvar="OPENBELL_URL", help="Where Openbell answers."),
-]
-HERE = "http://127.0.0.1:8000"
+START_S, STOP_S, STOP_ALL_S = 20, 60, 900
 
 
 def main() -> None:
@@ -37,7 +43,7 @@ def main() -> None:
         app()
     except client.Unreachable as error:
         _end(str(error), UNREACHABLE)
-    except client.Refused as error:
+    except (client.Refused, credentials.BadCredentials) as error:
         _end(str(error), FAILED)
 
 
@@ -72,6 +78,7 @@ def up(
 
     def listening(url: str) -> None:
         print(f"Openbell is up: {url}\nIts home is {settings.home.resolve()}. Ctrl-C stops it.")
+        _tell_setup_link(settings.data, url)
         sys.stdout.flush()
 
     def stopping() -> None:
@@ -110,6 +117,9 @@ def run(
 
     def listening(url: str) -> None:
         print(f"{names} up{f': {url}' if url else ''}", flush=True)
+        if "api" in services:
+            _tell_setup_link(settings.data, url)
+            sys.stdout.flush()
 
     async def serve() -> None:
         await run_services(services, settings, listening=listening)
@@ -132,6 +142,31 @@ def migrate(
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     _run(lambda: asyncio.run(upgrade(settings.database_url)))
     print(f"the database is at migration {HEAD}")
+
+
+@app.command()
+def nats_config(
+    runner: Annotated[list[str], typer.Option(help="A runner's id; give one for each host.")],
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("nats"),
+) -> None:
+    """Write what a nats-server of your own needs: its configuration, and a login a service."""
+    from openbell import nats_config
+
+    try:
+        files = nats_config.write(out, runner)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    except OSError as error:
+        _end(str(error), FAILED)
+    else:
+        print("\n".join(str(file) for file in files))
+
+
+def _tell_setup_link(data: Path, url: str) -> None:
+    """Until somebody has claimed the first account."""
+    with contextlib.suppress(OSError):
+        token = (data / "setup-token").read_text().strip()
+        print(f"First start: make your account at {url}/join#{token}")
 
 
 def _settings(
@@ -173,9 +208,9 @@ def upload(
     file: Annotated[Path, typer.Argument(help="A .py file.", exists=True, dir_okay=False)],
     name: Annotated[str | None, typer.Option(help="By default, the file's.")] = None,
     exchange: Annotated[str | None, typer.Option(help="Its exchange, like NSE.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A variable for it.", metavar="KEY=VALUE")
-    ] = None,
+    set_: Values = None,
+    secret: Secrets = None,
+    use: Uses = None,
     restart: Annotated[str, typer.Option(help="never, on-failure or always.")] = "on-failure",
     stop_grace_s: Annotated[
         float, typer.Option("--stop-grace", help="Seconds to clean up in, before it is killed.")
@@ -185,12 +220,14 @@ def upload(
     url: Url = HERE,
 ) -> None:
     """Upload a strategy."""
+    form = {
+        "restart": restart,
+        "stop_grace_s": str(stop_grace_s),
+        "parameters": json.dumps(pairs(set_)),
+        "secrets": json.dumps(secrets(secret)),
+        "uses": json.dumps(pairs(use)),
+    }
     with client.connect(url) as openbell:
-        form = {
-            "restart": restart,
-            "stop_grace_s": str(stop_grace_s),
-            "parameters": json.dumps(_variables(set_ or [])),
-        }
         if name:
             form["name"] = name
         if exchange:
@@ -202,10 +239,14 @@ def upload(
 
 
 @app.command()
-def ls(as_json: Json = False, url: Url = HERE) -> None:
-    """List your strategies."""
+def ls(
+    everybody: Annotated[bool, typer.Option("--everybody", help="All there are; admins.")] = False,
+    as_json: Json = False,
+    url: Url = HERE,
+) -> None:
+    """List your strategies, and those that are shared with you."""
     with client.connect(url) as openbell:
-        strategies = openbell.strategies()
+        strategies = openbell.strategies(everybody=everybody)
     if as_json:
         show.raw(strategies)
     else:
@@ -222,6 +263,31 @@ def start(name: Name, as_json: Json = False, url: Url = HERE) -> None:
 def stop(name: Name, as_json: Json = False, url: Url = HERE) -> None:
     """Stop a strategy, and keep it stopped. Answers when all of it is gone."""
     _act("stop", name, STOP_S, url, as_json)
+
+
+@app.command("stop-all")
+def stop_all(
+    everybody: Annotated[
+        bool, typer.Option("--everybody", help="Those of all users; for admins.")
+    ] = False,
+    no_hold: Annotated[
+        bool, typer.Option("--no-hold", help="Leave alone what would only start later.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+    url: Url = HERE,
+) -> None:
+    """Stop all your strategies, and keep them stopped. Answers when all of them are gone."""
+    confirm(
+        f"Stop {'the strategies of everybody' if everybody else 'all your strategies'}?", yes=yes
+    )
+    path = "/admin/stop-all" if everybody else "/python/stop-all"
+    params = {"hold": not no_hold, "wait": STOP_ALL_S}
+    with client.connect(url) as openbell:
+        answer = openbell.request("POST", path, params=params, timeout=STOP_ALL_S + STOP_S)
+    show.stopped(answer, as_json=as_json)
+    if not answer["all_gone"]:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -332,11 +398,5 @@ def _act(verb: str, name: str, wait_s: float, url: str, as_json: bool) -> None:
         raise typer.Exit(FAILED)  # it still cleans up, or will not end
 
 
-def _variables(pairs: list[str]) -> dict[str, str]:
-    variables: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{pair!r}: write KEY=VALUE")
-        variables[name] = value
-    return variables
+app.add_typer(cli_owner.app)
+app.add_typer(cli_accounts.app)

@@ -2,15 +2,23 @@
 
 import contextlib
 import json
+import re
 import time
+import urllib.parse
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from openbell import credentials
+from openbell.credentials import NOBODY, Credential
+
 FOLLOW_S = 15
 RECONNECT_S = 1.0
+CSRF_COOKIE, CSRF_HEADER = "openbell_csrf", "X-Openbell-CSRF"
+NOT_SIGNED_IN, UNKNOWN = "not_signed_in", "unknown_strategy"
+ID = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 class Unreachable(Exception):
@@ -20,34 +28,75 @@ class Unreachable(Exception):
 class Refused(Exception):
     """Openbell answered with a problem; the message is its own."""
 
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
 
 class Client:
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, credential: Credential = NOBODY) -> None:
         self._http = http
+        self._credential = credential
 
     def request(self, method: str, path: str, **options: Any) -> Any:
         """The answer as JSON values. Raises Unreachable, Refused."""
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise Unreachable(
-                f"Openbell does not answer at {self._http.base_url}: {error}. Try: openbell up"
-            ) from None
-        if response.is_error:
-            raise Refused(_problem(response))
-        return response.json()
+            raise self._unreachable(error) from None
+        if not response.is_success:
+            raise self._refused(response)
+        try:
+            return response.json()
+        except ValueError:
+            raise self._refused(response) from None
 
-    def strategies(self) -> list[dict[str, Any]]:
-        return self.request("GET", "/python/")["strategies"]
+    def export(self, path: str, params: dict[str, Any]) -> Iterator[bytes]:
+        """A long answer, piece by piece. Raises Unreachable, Refused."""
+        try:
+            with self._http.stream("GET", path, params=params) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._refused(response)
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
+
+    @contextlib.contextmanager
+    def signed_in(self, name: str, password: str) -> Generator[None]:
+        """A session, as a browser has it, and its end. Raises Unreachable, Refused."""
+        self.request("POST", "/auth/login", json={"name": name, "password": password})
+        self._http.headers[CSRF_HEADER] = self._http.cookies.get(CSRF_COOKIE) or ""
+        try:
+            yield
+        finally:
+            with contextlib.suppress(Unreachable, Refused):
+                self.request("POST", "/auth/logout")
+
+    def strategies(self, *, everybody: bool = False) -> list[dict[str, Any]]:
+        params = {"everybody": True} if everybody else {}
+        return self.request("GET", "/python/", params=params)["strategies"]
 
     def find(self, name: str) -> dict[str, Any]:
-        """The strategy with this id or name. Raises Refused."""
-        for strategy in self.strategies():
-            if name in {strategy["id"], strategy["name"]} or (
-                name.casefold() == strategy["name"].casefold()
-            ):
-                return strategy
-        raise Refused(f"there is no strategy {name!r}; `openbell ls` lists yours")
+        """The strategy with this id or name; of several, the caller's own. Raises Refused."""
+        strategies = self.strategies()
+        named = [one for one in strategies if one["name"].casefold() == name.casefold()]
+        own = [one for one in named if one["access"] == "owner"]
+        found = [one for one in strategies if one["id"] == name] or own or named
+        if len(found) > 1:
+            ids = ", ".join(one["id"] for one in found)
+            raise Refused(f"several strategies are called {name!r}; give an id: {ids}")
+        return found[0] if found else self._of_another(name)
+
+    def _of_another(self, name: str) -> dict[str, Any]:
+        """One that an admin knows by its id."""
+        try:
+            if ID.fullmatch(name):
+                return self.request("GET", f"/python/status/{name}")
+        except Refused as error:
+            if error.code != UNKNOWN:
+                raise
+        raise Refused(f"there is no strategy {name!r}; `openbell ls` lists yours", UNKNOWN)
 
     def upload(self, file: Path, form: dict[str, str]) -> dict[str, Any]:
         files = {"file": (file.name, file.read_bytes())}
@@ -74,32 +123,53 @@ class Client:
             headers = {"Last-Event-ID": last_id} if last_id else {}
             try:
                 with self._http.stream("GET", "/python/events", headers=headers) as response:
-                    if response.is_error:
+                    if not response.is_success:
                         response.read()
-                        raise Refused(_problem(response))
+                        raise self._refused(response)
                     for event in _events(response.iter_lines()):
                         last_id = event.get("id", last_id)
                         yield event["event"], json.loads(event["data"])
             except httpx.TransportError as error:
                 if not (last_id and resume):
-                    raise Unreachable(f"Openbell does not answer: {error}") from None
+                    raise self._unreachable(error) from None
             if not resume:
                 return
             time.sleep(RECONNECT_S)
 
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        at = self._http.base_url
+        return Unreachable(f"Openbell does not answer at {at}: {error}. Try: openbell up")
+
+    def _refused(self, response: httpx.Response) -> Refused:
+        """In the API's own words, and what to do about a token that it does not take."""
+        try:
+            problem: dict[str, Any] = response.json()
+            code, title = problem["code"], problem["title"]
+        except (ValueError, KeyError, TypeError):
+            where = response.headers.get("location", "")
+            what = f"{response.status_code} {response.reason_phrase} {where}".rstrip()
+            return Refused(f"{self._http.base_url} answered {what}: is that an Openbell?")
+        words = [title, problem.get("detail", "")]
+        if code == NOT_SIGNED_IN:
+            words = [*(words if self._credential.value else [title]), self._credential.hint]
+        return Refused(": ".join(filter(None, words)), code)
+
 
 @contextlib.contextmanager
-def connect(url: str) -> Generator[Client]:
-    with httpx.Client(base_url=url, timeout=75) as http:
-        yield Client(http)
+def connect(url: str, credential: Credential | None = None) -> Generator[Client]:
+    """As whoever `credential` tells; by default the one that there is for this address.
+
+    What is for this machine passes no proxy. Raises BadCredentials.
+    """
+    sent = credentials.find(url) if credential is None else credential
+    proxied = not credentials.is_local(url)
+    with httpx.Client(base_url=url, timeout=75, headers=sent.headers, trust_env=proxied) as http:
+        yield Client(http, sent)
 
 
-def _problem(response: httpx.Response) -> str:
-    try:
-        problem: dict[str, Any] = response.json()
-    except ValueError:
-        return f"{response.status_code} {response.reason_phrase}"
-    return f"{problem.get('title', 'refused')}: {problem.get('detail', '')}".rstrip(": ")
+def quoted(word: str) -> str:
+    """As one part of a path."""
+    return urllib.parse.quote(word, safe="")
 
 
 def _events(lines: Iterator[str]) -> Iterator[dict[str, str]]:

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psutil
 
-from openbell import client
+from openbell import client, credentials
 
 LEAST_DISK = 500_000_000
 LEAST_SQLITE = (3, 35, 0)
@@ -46,6 +46,15 @@ class Check:
 
 class SmokeFailed(Exception):
     """A step of the smoke test did not hold."""
+
+
+TROUBLE = (
+    SmokeFailed,
+    client.Refused,
+    client.Unreachable,
+    credentials.BadCredentials,
+    OSError,
+)
 
 
 def examine(home: Path) -> list[Check]:
@@ -120,7 +129,7 @@ def smoke() -> list[Check]:
         try:
             with _openbell(home) as openbell:
                 _walk(openbell, checks)
-        except (SmokeFailed, client.Refused, client.Unreachable, OSError) as error:
+        except TROUBLE as error:
             checks.append(Check("failed", str(error), ok=False))
         left = _left_behind(home)
         checks.append(Check("nothing left", ", ".join(left) or "no process remains", ok=not left))
@@ -202,7 +211,7 @@ def _openbell(home: Path) -> Generator[client.Client]:
         line = process.stdout.readline()
         if "http" not in line:
             raise SmokeFailed(f"Openbell did not come up: {process.stderr.read()[-1000:]}")
-        with client.connect(line.split()[-1]) as openbell:
+        with client.connect(line.split()[-1], credentials.of_home(home)) as openbell:
             yield openbell
     finally:
         process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Container, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,14 +24,16 @@ CLOSE_S = 0.5
 
 
 class FrontDoor:
-    """Serves loopback callers alone.
+    """Answers under known names alone, and no page of another site.
 
-    There are no accounts yet, so whoever reaches this port may run code. A page of another site,
-    opened in a browser on this machine, could reach it too: by its own name resolved to this
-    address, or by a form. Hence Host must be a loopback name, and Origin, if sent, the same host.
+    A page of another site, opened in a browser on this machine, could reach this port: by its own
+    name resolved to this address, or by a form. Hence Host must be one of `names`, and Origin, if
+    sent, the same host. Without names, any will do: for a port that others reach, where the
+    cookies of this site are sent to no other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Container[str] | None) -> None:
+        self._names = names
         self._routes: list[tuple[str, Asgi]] = []
         self._closing = asyncio.Event()
         self._requests: set[asyncio.Task[Any]] = set()
@@ -56,9 +58,9 @@ class FrontDoor:
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        if not _is_local(headers):
+        if not self._is_ours(headers):
             await send_problem(
-                send, ForeignOrigin("Openbell answers this machine's own pages only")
+                send, ForeignOrigin("Openbell answers its own pages, under its own name, only")
             )
             return
         for prefix, app in self._routes:
@@ -66,6 +68,19 @@ class FrontDoor:
                 await self._serve(app, scope, receive, send)
                 return
         await send_problem(send, NoSuchPage(scope["path"][:200]))
+
+    def _is_ours(self, headers: dict[bytes, bytes]) -> bool:
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin")
+        try:
+            if (
+                self._names is not None
+                and (urlsplit(f"//{host}").hostname or "") not in self._names
+            ):
+                return False
+            return origin is None or urlsplit(origin.decode("latin-1")).netloc == host
+        except ValueError:
+            return False
 
     async def _serve(self, app: Asgi, scope: Scope, receive: Incoming, send: Outgoing) -> None:
         answered = False
@@ -102,17 +117,6 @@ class FrontDoor:
                 closing.cancel()
 
         return receive_or_leave
-
-
-def _is_local(headers: dict[bytes, bytes]) -> bool:
-    host = headers.get(b"host", b"").decode("latin-1")
-    origin = headers.get(b"origin")
-    try:
-        if urlsplit(f"//{host}").hostname not in LOOPBACK:
-            return False
-        return origin is None or urlsplit(origin.decode("latin-1")).netloc == host
-    except ValueError:
-        return False
 
 
 async def send_problem(send: Outgoing, error: OpenbellError) -> None:

@@ -1,19 +1,216 @@
-"""Who is calling. Read-only; used by api and status alike.
+"""Who is calling. Read-only: used by api and status alike, each with its own memory.
 
-There are no accounts yet: whoever reaches the front door, which serves this machine alone, is the
-one local user.
+A credential is looked up once, then remembered for a few seconds. What changes it is followed by
+the event AccessChanged, which empties that memory; the few seconds are for an event that is lost.
 """
 
-from collections.abc import Mapping
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from http.cookies import CookieError, SimpleCookie
 
-LOCAL_OWNER = "local"
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openbell.bus import Stored
+from openbell.contracts.base import ACCOUNT, Event, utc_now
+from openbell.contracts.errors import NotSignedIn
+from openbell.contracts.model import Permission, Role, Scope
+from openbell.db.models import ApiToken, LoginSession, Share, User
+from openbell.db.session import Database, all_rows
+
+LOCAL_USER = "local"
+"""The one whose machine this is: there from the first start."""
+SESSION_COOKIE = "openbell_session"
+CSRF_COOKIE = "openbell_csrf"
+"""Readable by the page, which sends its value back in a header: no other site can."""
+CSRF_HEADER = b"x-openbell-csrf"
+FRESH_S = 5.0
+MOST_REMEMBERED = 10_000
+LONGEST_CREDENTIAL = 512
+
+ROLE_SCOPES = {
+    Role.ADMIN: frozenset(Scope),
+    Role.TRADER: frozenset(Scope),
+    Role.VIEWER: frozenset({Scope.READ, Scope.OPERATE, Scope.ADMIN}),
+}
+"""A viewer may operate what is shared for that, and manage the own account."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    owner: str
+    """A user, by one of their credentials."""
+
+    user: str
+    name: str
+    role: Role
+    scopes: frozenset[Scope]
+    credential: str
+    """The id of the session or token."""
+    shared: Mapping[str, Permission]
+    """The strategies of others that this user may see."""
+    csrf: str | None = None
+    """What a browser must send back with all that changes something; a token needs none."""
+
+    @property
+    def administers(self) -> bool:
+        return self.role is Role.ADMIN and Scope.ADMIN in self.scopes
+
+    def sees(self, owner: str, strategy_id: str) -> bool:
+        """Whether events of this strategy are theirs to see without asking for everybody's."""
+        return owner == self.user or strategy_id in self.shared
 
 
-def caller(_headers: Mapping[bytes, bytes]) -> Caller:
-    return Caller(LOCAL_OWNER)
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    caller: Caller
+    until: float
+    expires_at: datetime | None
+
+
+def digest(credential: str) -> bytes:
+    """What is kept of a session's or a token's value, which is random and long."""
+    return hashlib.sha256(credential.encode()).digest()
+
+
+def csrf_of(session: str) -> str:
+    """Tied to the session's value, so that a planted cookie proves nothing."""
+    return hmac.new(session.encode(), b"openbell csrf", hashlib.sha256).hexdigest()
+
+
+def cookie(headers: Mapping[bytes, bytes], name: str) -> str | None:
+    try:
+        found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(name)
+    except CookieError:
+        return None
+    return found.value if found else None
+
+
+class Identities:
+    """Knows callers by their headers."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._monotonic = monotonic
+        self._remembered: dict[tuple[bytes, bytes], _Remembered] = {}
+        self._age = 0
+        """Counts what has made memories void, so that a lookup under way is not remembered."""
+
+    def told(self, event: Stored | None) -> None:
+        """An event from the live feed; None: some may have been missed."""
+        if event is None:
+            self.forget()
+            return
+        user, topic, _ = Event.parts(event.subject)
+        if topic == ACCOUNT:
+            self.forget(user)
+
+    def forget(self, user: str | None = None) -> None:
+        """Look this user, or everybody, up anew."""
+        self._age += 1
+        self._remembered = {
+            key: one for key, one in self._remembered.items() if user and one.caller.user != user
+        }
+
+    async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Raises NotSignedIn."""
+        key = (headers.get(b"authorization", b""), headers.get(b"cookie", b""))
+        known = self._remembered.get(key)
+        if known is not None and known.until > self._monotonic() and not self._expired(known):
+            return known.caller
+        age = self._age
+        caller, expires_at = await self._look_up(headers)
+        if age == self._age:
+            if len(self._remembered) >= MOST_REMEMBERED:
+                self._remembered.clear()
+            until = self._monotonic() + FRESH_S
+            self._remembered[key] = _Remembered(caller, until, expires_at)
+        return caller
+
+    def _expired(self, known: _Remembered) -> bool:
+        return known.expires_at is not None and known.expires_at <= self._clock()
+
+    async def _look_up(self, headers: Mapping[bytes, bytes]) -> tuple[Caller, datetime | None]:
+        """A token that is sent counts, valid or not; only without one does the cookie."""
+        authorization = headers.get(b"authorization")
+        if authorization is not None:
+            kind, _, value = authorization.decode("latin-1").partition(" ")
+            if kind.lower() != "bearer" or not value:
+                raise NotSignedIn("send `Authorization: Bearer TOKEN`")
+            return await self._by_token(value.strip())
+        value = cookie(headers, SESSION_COOKIE)
+        if not value:
+            raise NotSignedIn("sign in, or send a token")
+        return await self._by_session(value)
+
+    async def _by_token(self, value: str) -> tuple[Caller, datetime | None]:
+        async with self._database.read() as session:
+            query = (
+                select(ApiToken, User)
+                .join(User, col(User.id) == ApiToken.user_id)
+                .where(ApiToken.token_hash == _checked(value))
+            )
+            for token, user in await all_rows(session, query):
+                if token.expires_at is not None and token.expires_at <= self._clock():
+                    raise NotSignedIn("this token has expired")
+                granted = (Scope(scope) for scope in token.scopes)
+                return await _caller(session, user, token.id, granted), token.expires_at
+        raise NotSignedIn("there is no such token")
+
+    async def _by_session(self, value: str) -> tuple[Caller, datetime | None]:
+        async with self._database.read() as session:
+            query = (
+                select(LoginSession, User)
+                .join(User, col(User.id) == LoginSession.user_id)
+                .where(LoginSession.token_hash == _checked(value))
+            )
+            for login, user in await all_rows(session, query):
+                if login.expires_at <= self._clock():
+                    raise NotSignedIn("this session has expired")
+                caller = await _caller(session, user, login.id, Scope, csrf_of(value))
+                return caller, login.expires_at
+        raise NotSignedIn("this session is over")
+
+
+async def is_claimed(session: AsyncSession) -> bool:
+    """Whether somebody can sign in: until then nothing but this machine is served."""
+    query = select(User.id).where(col(User.password_hash).is_not(None)).limit(1)
+    return (await session.exec(query)).first() is not None
+
+
+def _checked(value: str) -> bytes:
+    if len(value) > LONGEST_CREDENTIAL:
+        raise NotSignedIn("this is no credential of ours")
+    return digest(value)
+
+
+async def _caller(
+    session: AsyncSession,
+    user: User,
+    credential: str,
+    scopes: Iterable[Scope],
+    csrf: str | None = None,
+) -> Caller:
+    if user.disabled_at is not None:
+        raise NotSignedIn("this account is disabled")
+    role = Role(user.role)
+    query = select(Share).where(Share.user_id == user.id)
+    shares = (await session.exec(query)).all()
+    return Caller(
+        user=user.id,
+        name=user.name,
+        role=role,
+        scopes=frozenset(scopes) & ROLE_SCOPES[role],
+        credential=credential,
+        shared={share.strategy_id: Permission(share.permission) for share in shares},
+        csrf=csrf,
+    )

@@ -6,7 +6,6 @@ import ctypes
 import importlib
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ import structlog
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
+from openbell import nats_config
 from openbell.run import SERVICES, run
 from openbell.settings import NatsSettings, Settings
 
@@ -52,7 +52,7 @@ def up(
     with _locked(settings.data), contextlib.ExitStack() as stack:
         server = None
         if settings.nats.url is None:
-            server = stack.enter_context(_nats_server(settings.data / "nats"))
+            server = stack.enter_context(_nats_server(settings.data / "nats", settings.runner.id))
         for service in SERVICES.values():  # while nats-server starts
             importlib.import_module(service.module)
         nats = server.settings(settings.nats) if server else settings.nats
@@ -120,11 +120,12 @@ def _locked(data: Path) -> Generator[None]:
 
 
 class _NatsServer:
-    """An embedded nats-server on a free port, with a token of its own."""
+    """An embedded nats-server on a free port, with passwords that only this process knows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runner: str) -> None:
         self._folder = folder
-        self._token = secrets.token_urlsafe(32)
+        self._runner = runner
+        self._passwords = nats_config.new_passwords([runner])
         self._identity = folder / "server.json"
         self._port = -1
         self._process: subprocess.Popen[bytes] | None = None
@@ -151,8 +152,8 @@ class _NatsServer:
 
     def settings(self, given: NatsSettings) -> NatsSettings:
         """Where it listens; waits until it does."""
-        update = {"url": self._address(), "token": SecretStr(self._token)}
-        return given.model_copy(update=update)
+        passwords = {user: SecretStr(password) for user, password in self._passwords.items()}
+        return given.model_copy(update={"url": self._address(), "passwords": passwords})
 
     def stop(self) -> None:
         if self._process is None:
@@ -190,25 +191,20 @@ class _NatsServer:
                 stale.wait(10)
 
     def _config(self) -> str:
-        options = {
-            "host": "127.0.0.1",
-            "port": self._port,
-            "ports_file_dir": str(self._folder.resolve()),
-            "log_file": str((self._folder / "nats.log").resolve()),
-            "logfile_size_limit": 10_000_000,
-            "authorization": {"token": self._token},
-            "jetstream": {
-                "store_dir": str((self._folder / "store").resolve()),
-                # its default flushes every two minutes: acknowledged messages would be lost
-                "sync_interval": "always",
-            },
-        }
-        return json.dumps(options, indent=2)
+        return nats_config.text(
+            self._passwords,
+            [self._runner],
+            port=self._port,
+            store=self._folder / "store",
+            ports_file_dir=str(self._folder.resolve()),
+            log_file=str((self._folder / "nats.log").resolve()),
+            logfile_size_limit=10_000_000,
+        )
 
 
 @contextlib.contextmanager
-def _nats_server(folder: Path) -> Generator[_NatsServer]:
-    server = _NatsServer(folder)
+def _nats_server(folder: Path, runner: str) -> Generator[_NatsServer]:
+    server = _NatsServer(folder, runner)
     try:
         server.start()
         yield server

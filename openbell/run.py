@@ -9,7 +9,7 @@ import importlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import FrameType
@@ -18,6 +18,7 @@ from typing import cast
 import structlog
 
 from openbell import bus as buses
+from openbell import permissions
 from openbell.bus import Bus
 from openbell.front_door import LOOPBACK, Asgi, FrontDoor
 from openbell.settings import Settings
@@ -61,15 +62,16 @@ async def run(
     Raises ServiceUnavailable without a NATS server, OSError when the port is taken.
     """
     wanted = {name: service for name, service in SERVICES.items() if name in names}
-    listener = _listener(settings) if any(s.paths for s in wanted.values()) else None
-    door = FrontDoor()
+    listener = None
+    if any(service.paths for service in wanted.values()):
+        await _require_somebody(settings)
+        listener = _listener(settings)
+    door = FrontDoor(LOOPBACK if settings.http.host in LOOPBACK else None)
     with _signals() as leave:
         async with contextlib.AsyncExitStack() as stack:
-            bus = await stack.enter_async_context(
-                buses.connected(settings.nats, "+".join(wanted) if len(wanted) < 5 else "local")
-            )
-            for service in wanted.values():
-                app = await stack.enter_async_context(service.serve()(settings, bus))
+            connections = await _connect(wanted, settings, stack)
+            for name, service in wanted.items():
+                app = await stack.enter_async_context(service.serve()(settings, connections[name]))
                 if app is not None:
                     door.mount(service.paths, app)
             if listener is not None:
@@ -82,11 +84,46 @@ async def run(
             stopping()
 
 
+async def _connect(
+    names: Iterable[str], settings: Settings, stack: contextlib.AsyncExitStack
+) -> dict[str, Bus]:
+    """A connection for each service, with its own rights. What they read is there by then."""
+    connections: dict[str, Bus] = {}
+    for name in names:
+        user = permissions.user_of(name, settings.runner.id)
+        connected = buses.connected(settings.nats, user)
+        connections[name] = await stack.enter_async_context(connected)
+    if permissions.STORE_KEEPER in connections:
+        await connections[permissions.STORE_KEEPER].ensure_stores(settings.nats)
+    for name, bus in connections.items():
+        for stream in permissions.READS.get(name, ()):
+            await bus.wait_for(stream)
+    return connections
+
+
+async def _require_somebody(settings: Settings) -> None:
+    """Until somebody can sign in, nothing but this machine is served."""
+    if settings.http.host in LOOPBACK:
+        return
+    from openbell.db.session import Database  # noqa: PLC0415 - calendar and runner have none
+    from openbell.identity import is_claimed  # noqa: PLC0415
+
+    database = Database(settings.database_url)
+    try:
+        async with database.read() as session:
+            if await is_claimed(session):
+                return
+    finally:
+        await database.close()
+    raise OSError(
+        f"{settings.http.host} is refused until somebody can sign in: start on 127.0.0.1 first,"
+        " and open the setup link"
+    )
+
+
 def _listener(settings: Settings) -> socket.socket:
     """Bound at once, so that a taken port is said before anything is started."""
     host, port = settings.http.host, settings.http.port
-    if host not in LOOPBACK:
-        raise OSError(f"{host} is refused: there are no accounts yet, so only 127.0.0.1 is served")
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as error:

@@ -8,13 +8,27 @@ from pathlib import Path
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+RUNNER_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
 
 class NatsSettings(BaseModel):
     url: str | None = None
     """Where NATS is; none means the embedded server below `home`."""
-    token: SecretStr | None = None
+    user: str | None = None
+    """The name to log in with; none means the service's own: `api`, `runner-<id>`, …"""
+    password: SecretStr | None = None
+    passwords: dict[str, SecretStr] = {}
+    """By user, for a process with several services. It goes before `password`."""
     artifacts_max_bytes: int = 1024**3
     """Size of the cache of sources that runners fetch from."""
+
+    def login(self, service_user: str) -> tuple[str | None, str | None]:
+        """The user and the password of a service; none for a server that lets everybody in."""
+        if service_user in self.passwords:
+            return service_user, self.passwords[service_user].get_secret_value()
+        if self.password:
+            return self.user or service_user, self.password.get_secret_value()
+        return None, None
 
 
 class DatabaseSettings(BaseModel):
@@ -29,6 +43,11 @@ class HttpSettings(BaseModel):
 
 class ApiSettings(BaseModel):
     max_source_bytes: int = 1024**2
+    session_days: float = Field(default=30, gt=0)
+    """How long a browser stays signed in."""
+    keys: SecretStr | None = None
+    """What seals the values of variables: base64url of 32 bytes each, newest first, separated by
+    commas; none means those in `data/keys`, made at the first start."""
 
 
 class SchedulerSettings(BaseModel):
@@ -43,7 +62,7 @@ class SchedulerSettings(BaseModel):
 
 
 class RunnerSettings(BaseModel):
-    id: str = Field(default="local", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    id: str = Field(default="local", pattern=RUNNER_ID)
     python: Path | None = None
     """The interpreter of strategies; none means the default environment, built on first use."""
     environment: dict[str, str] = {}

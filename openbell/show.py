@@ -42,23 +42,60 @@ def outcome(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def table(strategies: Sequence[dict[str, Any]]) -> None:
-    console = Console()
-    if not strategies:
-        console.print("No strategies yet. Try: openbell upload my_strategy.py --start")
+    rows = [
+        [
+            strategy["name"],
+            _status(strategy["status"]),
+            strategy["reason"],
+            _next(strategy),
+            strategy["run"]["id"] if strategy["run"] else "",
+        ]
+        for strategy in strategies
+    ]
+    titles = ["NAME", "STATUS", "WHY", "NEXT", "RUN"]
+    if any(strategy["access"] != "owner" for strategy in strategies):
+        titles.insert(1, "OWNER")
+        for row, strategy in zip(rows, strategies, strict=True):
+            owner = strategy["owner"]["name"]
+            row.insert(1, "" if strategy["access"] == "owner" else owner)
+    grid(titles, rows, none="No strategies yet. Try: openbell upload my_strategy.py --start")
+
+
+def grid(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], *, none: str = "") -> None:
+    """A table, or the words for there being nothing in it."""
+    if not rows:
+        print(none)
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("NAME", "STATUS", "WHY", "NEXT", "RUN"):
+    for title in titles:
         shown.add_column(title, overflow="fold")
-    for strategy in strategies:
-        status = strategy["status"]
-        shown.add_row(
-            Text(strategy["name"]),
-            Text(status, style=COLOURS.get(status, "")),
-            Text(strategy["reason"]),
-            Text(_next(strategy)),
-            Text(strategy["run"]["id"] if strategy["run"] else ""),
-        )
-    console.print(shown)
+    for row in rows:
+        shown.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    Console().print(shown)
+
+
+def stopped(answer: dict[str, Any], *, as_json: bool) -> None:
+    """What a stop of everything has stopped, and what it has not."""
+    if as_json:
+        raw(answer)
+        return
+    strategies = answer["strategies"]
+    if not strategies:
+        print("There was nothing to stop.")
+        return
+    rows = [
+        [
+            one["name"],
+            one["owner"],
+            _status(one["status"]),
+            _end_of(one),
+            one["note"] or "",
+        ]
+        for one in strategies
+    ]
+    grid(["NAME", "OWNER", "STATUS", "PROCESSES", "NOTE"], rows)
+    left = sum(not one["gone"] for one in strategies)
+    print(f"{left} of {len(strategies)} are NOT gone." if left else "All of them are gone.")
 
 
 def event(kind: str, data: dict[str, Any], *, as_json: bool) -> None:
@@ -67,7 +104,7 @@ def event(kind: str, data: dict[str, Any], *, as_json: bool) -> None:
         return
     known = {"owner", "strategy_id", "at", "run_id", "epoch"}
     rest = " ".join(f"{k}={v}" for k, v in data.items() if k not in known and v is not None)
-    moment = _local(data["at"]) if "at" in data else ""
+    moment = local(data["at"]) if "at" in data else ""
     print(f"{moment:23} {kind:16} {data.get('strategy_id', '')} {rest}".rstrip(), flush=True)
 
 
@@ -81,15 +118,25 @@ def checks(found: Sequence[Check], *, as_json: bool) -> None:
         console.print(mark, Text(f"{check.name}: {check.detail}"))
 
 
+def _status(status: str) -> Text:
+    return Text(status, style=COLOURS.get(status, ""))
+
+
+def _end_of(stopped: dict[str, Any]) -> str | Text:
+    if not stopped["gone"]:
+        return Text("still there", style="bold red")
+    return "gone" if stopped["was_running"] else "none ran"
+
+
 def _next(strategy: dict[str, Any]) -> str:
     if strategy["status"] in {"running", "stopping"}:
-        return f"stops {_local(strategy['next_stop'])}" if strategy["next_stop"] else ""
+        return f"stops {local(strategy['next_stop'])}" if strategy["next_stop"] else ""
     if strategy["retry_at"]:
-        return f"retry {_local(strategy['retry_at'])}"
+        return f"retry {local(strategy['retry_at'])}"
     if strategy["intent"] == "stop" or not strategy["next_start"]:
         return ""
-    return f"starts {_local(strategy['next_start'])}"
+    return f"starts {local(strategy['next_start'])}"
 
 
-def _local(instant: str) -> str:
+def local(instant: str) -> str:
     return datetime.fromisoformat(instant).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

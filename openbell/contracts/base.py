@@ -39,11 +39,12 @@ ReplyT = TypeVar("ReplyT", bound=Message)
 class Command(Message, Generic[ReplyT]):
     """A request in the imperative: `service` answers it with a `ReplyT` or a typed error.
 
-    A subclass names its service; its verb is its own name. A command to one of many runners is
-    sent to a subject that ends in the runner's id.
+    A subclass names its service, and who may ask; its verb is its own name. A command to one of
+    many runners is sent to a subject that ends in the runner's id.
     """
 
     service: ClassVar[str]
+    asked_by: ClassVar[frozenset[str]]
 
     @classmethod
     def subject(cls, target: str | None = None) -> str:
@@ -58,12 +59,35 @@ class Command(Message, Generic[ReplyT]):
                 return arguments[0]
         raise TypeError(f"{cls.__name__} names no reply: write Command[Reply]")
 
+    def sent_to(self, target: str | None = None) -> str:
+        """The subject that this very command is sent to."""
+        return type(self).subject(target)
+
+
+class RunnerAsks(Command[ReplyT], Generic[ReplyT]):
+    """A request of one runner, sent to a subject that this runner alone may publish.
+
+    So `runner` is who asks, and not merely who is said to.
+    """
+
+    asked_by: ClassVar[frozenset[str]] = frozenset({"runner"})
+    runner: str
+
+    @classmethod
+    def subject(cls, target: str | None = None) -> str:
+        return super().subject(target or "*")
+
+    def sent_to(self, target: str | None = None) -> str:
+        return type(self).subject(target or self.runner)
+
 
 class Event(Message):
-    """A fact about one strategy, told after it was committed; the browser sees these."""
+    """A fact that was committed before it is told; the browsers of its owner see it.
+
+    `topic` is what it is about: a strategy's id, or ACCOUNT.
+    """
 
     owner: str
-    strategy_id: str
     at: Utc
 
     @classmethod
@@ -71,8 +95,12 @@ class Event(Message):
         return snake_case(cls.__name__)
 
     @property
+    def topic(self) -> str:
+        raise NotImplementedError
+
+    @property
     def subject(self) -> str:
-        return f"{ROOT}.event.{self.owner}.{self.strategy_id}.{self.kind()}"
+        return f"{ROOT}.event.{self.owner}.{self.topic}.{self.kind()}"
 
     @staticmethod
     def subjects(owner: str | None = None) -> str:
@@ -81,6 +109,28 @@ class Event(Message):
 
     @staticmethod
     def parts(subject: str) -> tuple[str, str, str]:
-        """The owner, the strategy and the kind that a subject names."""
-        owner, strategy_id, kind = subject.split(".")[3:6]
-        return owner, strategy_id, kind
+        """The owner, the topic and the kind that a subject names."""
+        owner, topic, kind = subject.split(".")[3:6]
+        return owner, topic, kind
+
+
+class StrategyEvent(Event):
+    """About one strategy."""
+
+    strategy_id: str
+
+    @property
+    def topic(self) -> str:
+        return self.strategy_id
+
+
+ACCOUNT = "account"
+"""No strategy's id: those end in six random characters."""
+
+
+class AccountEvent(Event):
+    """About its owner's account; `owner` is the user."""
+
+    @property
+    def topic(self) -> str:
+        return ACCOUNT

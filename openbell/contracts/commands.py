@@ -1,11 +1,11 @@
-"""Requests, in the imperative. The class says who answers and with what."""
+"""Requests, in the imperative. The class says who answers, who may ask, and with what."""
 
 from datetime import date
 from typing import ClassVar
 
 from pydantic import Base64Bytes, Field
 
-from openbell.contracts.base import Command, Done, Message, Utc
+from openbell.contracts.base import Command, Done, Message, RunnerAsks, Utc
 from openbell.contracts.model import ExitReason, Intent, Session, StopStep
 
 
@@ -26,6 +26,7 @@ class SchedulerCommand(Command[Standing]):
     """Asks the one who decides what runs. Raises UnknownStrategy, and what each says of itself."""
 
     service: ClassVar[str] = "scheduler"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
     strategy_id: str
 
 
@@ -38,6 +39,14 @@ class StartStrategy(SchedulerCommand):
 
 class StopStrategy(SchedulerCommand):
     """Stop it now, and keep it stopped until it is started or resumed."""
+
+
+class StopStrategies(Command[Done]):
+    """Stop all of these now, and keep them stopped; what does not exist any more is passed over."""
+
+    service: ClassVar[str] = "scheduler"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
+    strategy_ids: tuple[str, ...] = Field(max_length=500)
 
 
 class RestartStrategy(SchedulerCommand):
@@ -77,6 +86,7 @@ class ListSessions(Command[Sessions]):
     """
 
     service: ClassVar[str] = "calendar"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api", "scheduler"})
     segment: str
     first: date
     last: date
@@ -86,6 +96,7 @@ class StartRun(Command[Done]):
     """Start this run. A repeated delivery of one epoch starts nothing twice."""
 
     service: ClassVar[str] = "runner"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"scheduler"})
     run_id: str
     strategy_id: str
     strategy_name: str
@@ -105,6 +116,7 @@ class StopRun(Command[Done]):
     """
 
     service: ClassVar[str] = "runner"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"scheduler"})
     run_id: str
     strategy_id: str
     epoch: int
@@ -119,30 +131,48 @@ class LogChunk(Message):
     next_offset: int
     size: int
     data: Base64Bytes
+    quiet_s: float = 0
+    """For how long nothing was added."""
 
 
 class ReadLog(Command[LogChunk]):
     """Up to `limit` bytes from `offset`; a negative offset counts from the end.
 
-    Waits up to `wait_s` seconds when there is nothing to read yet.
+    Waits up to `wait_s` seconds when there is nothing to read yet. What is read is answered with
+    up to `around` bytes more on both sides: on them it depends what must be masked.
     """
 
     service: ClassVar[str] = "runner"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
     strategy_id: str
     run_id: str
     offset: int = 0
     limit: int = Field(default=65_536, ge=1, le=524_288)
+    around: int = Field(default=0, ge=0, le=131_072)
     wait_s: float = Field(default=0, ge=0, le=30)
 
 
-class RunEnvironment(Message):
-    """The variables that the owner set for this strategy."""
+class RunVariables(Message):
+    """What a run's owner set for it."""
 
     variables: dict[str, str]
+    secrets: frozenset[str] = frozenset()
+    """The names of those whose values are masked wherever they would be seen."""
+    earlier: tuple[str, ...] = ()
+    """Secret values that were replaced since the run was granted: it may still hold them."""
 
 
-class GetRunEnvironment(Command[RunEnvironment]):
-    """What a run's owner set for it: asked by the runner, so that no stream carries a secret."""
+class RunEnvironment(Message):
+    """The RunVariables of a run, sealed to the key of the runner that holds it."""
+
+    sealed: Base64Bytes
+
+
+class GetRunEnvironment(RunnerAsks[RunEnvironment]):
+    """What a run's owner set for it: asked by its runner, so that no stream carries a secret.
+
+    Raises UnknownRun when it is not live on this runner.
+    """
 
     service: ClassVar[str] = "api"
     run_id: str
@@ -153,4 +183,17 @@ class PublishArtifact(Command[Done]):
     """Put the source with this hash into the object store, which is a cache of the database."""
 
     service: ClassVar[str] = "api"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"runner"})
     sha256: str
+
+
+class RecordLook(Command[Done]):
+    """Audit that an admin looks at what is everybody's, before it is shown."""
+
+    service: ClassVar[str] = "api"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"status"})
+    user: str
+    name: str
+    credential: str
+    address: str
+    action: str

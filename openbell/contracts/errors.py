@@ -87,6 +87,70 @@ class MethodNotAllowed(OpenbellError):
     status = 405
 
 
+class UnknownUser(OpenbellError):
+    """There is no such user."""
+
+    status = 404
+
+
+class UnknownCredential(OpenbellError):
+    """There is no such session, token or invitation."""
+
+    status = 404
+
+
+class UnknownSecret(OpenbellError):
+    """You have no secret of this name."""
+
+    status = 422
+
+
+class NotSignedIn(OpenbellError):
+    """Sign in first."""
+
+    status = 401
+
+
+class WrongPassword(OpenbellError):
+    """The name or the password is wrong."""
+
+    status = 401
+
+
+class NotAllowed(OpenbellError):
+    """This account or token may not do this."""
+
+    status = 403
+
+
+class ForgedRequest(OpenbellError):
+    """The request does not prove that it comes from Openbell's own page."""
+
+    status = 403
+
+
+class TooManyTries(OpenbellError):
+    """Too many tries; wait."""
+
+    status = 429
+
+    def __init__(self, detail: str = "", *, retry_after_s: float = 1, **kept: Any) -> None:
+        super().__init__(detail, **kept)
+        self.retry_after_s = retry_after_s
+
+
+class LastAdmin(OpenbellError):
+    """Somebody must remain who may do everything."""
+
+    status = 409
+
+
+class UserNameTaken(OpenbellError):
+    """Another account has this name."""
+
+    status = 409
+
+
 class StrategyIsRunning(OpenbellError):
     """The strategy is running."""
 
@@ -139,6 +203,18 @@ class ServiceUnavailable(OpenbellError):
     """A part of Openbell that this needs does not answer."""
 
     status = 503
+
+
+class SecretInUse(OpenbellError):
+    """Strategies use this secret."""
+
+    status = 409
+
+
+class SealBroken(OpenbellError):
+    """A sealed value cannot be opened."""
+
+    status = 500
 
 
 class RunnerRefused(OpenbellError):

@@ -1,35 +1,43 @@
 """Facts, in the past tense."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from openbell.contracts.base import ROOT, Event, Message, Utc, snake_case
-from openbell.contracts.model import Cause, ExitReason, Intent, RunState
+from openbell.contracts.base import (
+    ROOT,
+    AccountEvent,
+    Event,
+    Message,
+    StrategyEvent,
+    Utc,
+    snake_case,
+)
+from openbell.contracts.model import Cause, ExitReason, Intent, Permission, RunState
 
 
-class StrategyUploaded(Event):
+class StrategyUploaded(StrategyEvent):
     name: str
     version: int
 
 
-class StrategyDeleted(Event):
+class StrategyDeleted(StrategyEvent):
     pass
 
 
-class ScheduleChanged(Event):
+class ScheduleChanged(StrategyEvent):
     revision: int
 
 
-class ScheduleRemoved(Event):
+class ScheduleRemoved(StrategyEvent):
     pass
 
 
-class IntentChanged(Event):
+class IntentChanged(StrategyEvent):
     intent: Intent
 
 
-class PlanChanged(Event):
+class PlanChanged(StrategyEvent):
     """What comes next has moved."""
 
     next_start: Utc | None
@@ -38,7 +46,7 @@ class PlanChanged(Event):
     reason: str
 
 
-class RunGranted(Event):
+class RunGranted(StrategyEvent):
     run_id: str
     epoch: int
     runner: str
@@ -47,19 +55,19 @@ class RunGranted(Event):
     """How long after the instant at which it was due."""
 
 
-class RunStarted(Event):
+class RunStarted(StrategyEvent):
     run_id: str
     epoch: int
     started_at: Utc
 
 
-class RunStopping(Event):
+class RunStopping(StrategyEvent):
     run_id: str
     epoch: int
     reason: ExitReason
 
 
-class RunExited(Event):
+class RunExited(StrategyEvent):
     run_id: str
     epoch: int
     reason: ExitReason
@@ -69,24 +77,41 @@ class RunExited(Event):
     retry_at: Utc | None
 
 
-class StrategyGaveUp(Event):
+class StrategyGaveUp(StrategyEvent):
     """It failed too often; nothing restarts it before its next window, or its user."""
 
     run_id: str
     failures: int
 
 
-class StartDelayed(Event):
+class StartDelayed(StrategyEvent):
     """It should run, but cannot yet; it is tried again while it should."""
 
     reason: str
 
 
-class StartMissed(Event):
+class StartMissed(StrategyEvent):
     """The time in which it should have started is over."""
 
     due_at: Utc
     reason: str
+
+
+class StrategyShared(StrategyEvent):
+    """Somebody else may see or operate it, or may no longer (`permission` is none)."""
+
+    user: str
+    permission: Permission | None
+
+
+class VariablesChanged(StrategyEvent):
+    """Its next run sees other variables; `names` are those that were set or removed."""
+
+    names: tuple[str, ...]
+
+
+class AccessChanged(AccountEvent):
+    """What this user may do has changed, or with what: a share, a role, a credential revoked."""
 
 
 EVENTS: tuple[type[Event], ...] = (
@@ -103,6 +128,9 @@ EVENTS: tuple[type[Event], ...] = (
     StrategyGaveUp,
     StartDelayed,
     StartMissed,
+    StrategyShared,
+    VariablesChanged,
+    AccessChanged,
 )
 
 
@@ -117,8 +145,9 @@ class RunnerEvent(Message):
         return f"{ROOT}.runner.{self.runner}.event.{snake_case(type(self).__name__)}"
 
     @staticmethod
-    def subjects() -> str:
-        return f"{ROOT}.runner.*.event.>"
+    def subjects(runner: str = "*") -> str:
+        """The wildcard under which a runner's reports, or all runners', are published."""
+        return f"{ROOT}.runner.{runner}.event.>"
 
 
 class RunReported(RunnerEvent):
@@ -139,7 +168,7 @@ class RunnerCameUp(RunnerEvent):
     """A runner has started, has told all it knew, and holds just these runs."""
 
     kind: Literal["runner_came_up"] = "runner_came_up"
-    run_ids: tuple[str, ...]
+    run_ids: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*-[0-9]{1,18}$")], ...]
 
 
 RUNNER_EVENT: TypeAdapter[RunReported | RunnerCameUp] = TypeAdapter(RunReported | RunnerCameUp)

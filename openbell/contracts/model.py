@@ -107,6 +107,52 @@ class Cause(StrEnum):
     RESUME = "resume"
 
 
+class Role(StrEnum):
+    """What an account is for."""
+
+    ADMIN = "admin"
+    """Sees and does everything; what it does to the strategies of others is audited as such."""
+    TRADER = "trader"
+    """Owns strategies."""
+    VIEWER = "viewer"
+    """Owns nothing; sees what is shared."""
+
+
+class Scope(StrEnum):
+    """What a credential may do."""
+
+    READ = "read"
+    """See strategies, logs, events."""
+    OPERATE = "operate"
+    """Start, stop, restart, resume."""
+    EDIT = "edit"
+    """Upload, schedule, delete, share, set variables."""
+    ADMIN = "admin"
+    """Manage the account itself; with the role admin, everybody's."""
+
+
+class Permission(StrEnum):
+    """What an owner lets somebody else do with a strategy."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        return frozenset({Scope.READ} if self is Permission.VIEWER else {Scope.READ, Scope.OPERATE})
+
+
+class VariableKind(StrEnum):
+    """Where the value of a variable of a run comes from."""
+
+    PARAMETER = "parameter"
+    """Plain: never returned, and not hidden in logs."""
+    SECRET = "secret"  # noqa: S105 - a word, not a password
+    """Never returned, and masked wherever it would be served."""
+    USE = "use"
+    """One of the owner's own secrets, by its name."""
+
+
 class Session(Message):
     """One opening of an exchange segment."""
 
@@ -144,3 +190,5 @@ class RunnerInfo(Message):
     python: str
     at: datetime
     capabilities: dict[str, str]
+    public_key: str = ""
+    """X25519, base64url: what a run may know is sealed to it."""

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 from openbell.contracts.errors import ServiceUnavailable
 from openbell.db.session import IMMEDIATE, make_engine
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; known here so that an up-to-date start need not load Alembic."""
 MIGRATIONS = Path(__file__).with_name("migrations")
 

@@ -66,11 +66,136 @@ class Strategy(SQLModel, table=True):
     name_key: str
     exchange: str | None = None
     version: int
-    parameters: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     restart: str = RestartPolicy.ON_FAILURE
     stop_grace_s: float = 15
     created_at: datetime = moment()
     deleted_at: datetime | None = moment(nullable=True)
+
+
+class User(SQLModel, table=True):
+    """Written by api. `local` is there from the start: the one whose machine this is.
+
+    Until somebody claims it with the setup link it has no password, and nothing but this machine
+    is served.
+    """
+
+    id: str = Field(primary_key=True)
+    name: str
+    name_key: str = Field(unique=True)
+    role: str
+    password_hash: str | None = None
+    created_at: datetime = moment()
+    disabled_at: datetime | None = moment(nullable=True)
+
+
+class LoginSession(SQLModel, table=True):
+    """Written by api. A browser that is signed in; revoking deletes it."""
+
+    __tablename__: ClassVar[Any] = "session"
+
+    id: str = Field(primary_key=True)
+    user_id: str = Field(index=True)
+    token_hash: bytes = Field(unique=True)
+    """SHA-256 of the cookie's value, which is random and long: no salt is needed."""
+    address: str
+    agent: str
+    created_at: datetime = moment()
+    seen_at: datetime = moment()
+    expires_at: datetime = moment()
+
+
+class ApiToken(SQLModel, table=True):
+    """Written by api. A program's credential; revoking deletes it."""
+
+    __tablename__: ClassVar[Any] = "api_token"
+
+    id: str = Field(primary_key=True)
+    user_id: str = Field(index=True)
+    name: str
+    token_hash: bytes = Field(unique=True)
+    scopes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = moment()
+    expires_at: datetime | None = moment(nullable=True)
+
+
+class Invitation(SQLModel, table=True):
+    """Written by api. A link that makes an account, or sets the password of one; used once."""
+
+    id: str = Field(primary_key=True)
+    token_hash: bytes = Field(unique=True)
+    role: str
+    user_id: str | None = None
+    """Whose password it sets; none makes a new account."""
+    created_by: str
+    created_at: datetime = moment()
+    expires_at: datetime = moment()
+
+
+class Share(SQLModel, table=True):
+    """Written by api. What an owner lets somebody else do."""
+
+    strategy_id: str = Field(primary_key=True)
+    user_id: str = Field(primary_key=True, index=True)
+    permission: str
+    created_at: datetime = moment()
+
+
+class Variable(SQLModel, table=True):
+    """Written by api. What a run finds in its environment; values are sealed.
+
+    Without a strategy it is its owner's: a parameter is handed to each of their strategies, a
+    secret to those that use it by name. What was replaced stays, retired, so that it can still be
+    masked in the logs of earlier runs.
+    """
+
+    __table_args__ = (
+        Index(
+            "ix_variable_name",
+            "owner",
+            "strategy_id",
+            "name",
+            unique=True,
+            sqlite_where=text("retired_at IS NULL"),
+            postgresql_where=text("retired_at IS NULL"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    owner: str
+    strategy_id: str = ""
+    name: str
+    kind: str
+    source: str | None = None
+    """Of a `use`: the name of the owner's secret."""
+    sealed: bytes = b""
+    updated_at: datetime = moment()
+    retired_at: datetime | None = moment(nullable=True)
+
+
+class AuditEntry(SQLModel, table=True):
+    """Written by api, and by nobody ever changed: the database itself refuses it.
+
+    What takes effect elsewhere is recorded twice, `requested` before and its outcome after.
+    """
+
+    __tablename__: ClassVar[Any] = "audit_entry"
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = moment()
+    request: str = Field(index=True)
+    """What ties an outcome to its request."""
+    user_id: str = Field(index=True)
+    user_name: str
+    credential: str
+    """The session or token that was used."""
+    address: str
+    action: str
+    outcome: str
+    owner: str | None = None
+    strategy_id: str | None = Field(default=None, index=True)
+    before: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
+    after: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
+    detail: str | None = None
 
 
 class Version(SQLModel, table=True):

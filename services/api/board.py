@@ -8,30 +8,50 @@ reads what they wrote. After a gap in the feed everything is read anew.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.bus import Stored
-from openbell.contracts.base import Event
+from openbell.contracts.base import ACCOUNT, Event
 from openbell.contracts.errors import UnknownStrategy
-from openbell.db.models import Run, ScheduleRow, Slot, Strategy, Version
+from openbell.contracts.model import Permission
+from openbell.db.models import Run, ScheduleRow, Slot, Strategy, User, Variable, Version
 from openbell.db.session import Database, all_rows
-from services.api.view import StrategyView, VersionView, strategy_view
+from openbell.identity import Caller
+from services.api.view import (
+    Access,
+    OwnerView,
+    StrategyView,
+    VersionView,
+    access_of,
+    strategy_view,
+)
 
 CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """A user's list, and what was shared with them when it was made."""
+
+    shared: Mapping[str, Permission]
+    body: bytes
 
 
 class Board:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._views: dict[str, dict[str, StrategyView]] = {}
+        self._views: dict[str, StrategyView] = {}
         self._encoded: dict[str, bytes] = {}
-        self._owners: dict[str, str] = {}
-        self._lists: dict[str, bytes] = {}
+        self._owned: dict[str, set[str]] = {}
+        self._lists: dict[str, _List] = {}
+        self._listed_by: dict[str, set[str]] = {}
+        """In whose lists a strategy stands that is not theirs."""
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._sequence = 0
@@ -43,8 +63,9 @@ class Board:
         if event is None:
             self._all_dirty = True
         else:
-            _, strategy_id, _ = Event.parts(event.subject)
-            self._dirty.add(strategy_id)
+            _, topic, _ = Event.parts(event.subject)
+            if topic != ACCOUNT:
+                self._dirty.add(topic)
             self._all_dirty |= event.sequence != self._sequence + 1
             self._sequence = event.sequence
         self._news.set()  # wakes all who wait; whoever waits next waits for the next
@@ -54,39 +75,57 @@ class Board:
         """This strategy has been changed by us."""
         self._dirty.add(strategy_id)
 
-    async def list(self, owner: str) -> bytes:
-        """An owner's strategies by name, as the JSON array of the answer."""
-        await self._refresh()
-        cached = self._lists.get(owner)
-        if cached is None:
-            views = self._views.get(owner, {}).values()
-            by_name = sorted(views, key=lambda view: view.name.casefold())
-            cached = b"[" + b",".join(self._encoded[view.id] for view in by_name) + b"]"
-            self._lists[owner] = cached
-        return cached
+    def mark_all(self) -> None:
+        """What may be seen in many strategies has been changed by us: a name."""
+        self._all_dirty = True
 
-    async def get(self, owner: str, strategy_id: str) -> StrategyView:
-        """Raises UnknownStrategy, for one of another owner alike."""
+    async def list(self, caller: Caller) -> bytes:
+        """What is theirs and what is shared with them, by name, as a JSON array."""
         await self._refresh()
-        view = self._views.get(owner, {}).get(strategy_id)
+        cached = self._lists.get(caller.user)
+        if cached is not None and cached.shared == caller.shared:
+            return cached.body
+        views = [self._views[id_] for id_ in self._owned.get(caller.user, ())]
+        others = [view for id_ in caller.shared if (view := self._views.get(id_))]
+        for view in others:
+            self._listed_by.setdefault(view.id, set()).add(caller.user)
+        shown = {view.id: self._encoded[view.id] for view in views}
+        shown |= {view.id: _encode(view, access_of(caller, view)) for view in others}
+        by_name = sorted([*views, *others], key=lambda view: view.name.casefold())
+        body = b"[" + b",".join(shown[view.id] for view in by_name) + b"]"
+        self._lists[caller.user] = _List(caller.shared, body)
+        return body
+
+    async def all(self, caller: Caller) -> bytes:
+        """Everybody's, by name, as a JSON array."""
+        await self._refresh()
+        by_name = sorted(self._views.values(), key=lambda view: view.name.casefold())
+        return b"[" + b",".join(_encode(v, access_of(caller, v)) for v in by_name) + b"]"
+
+    async def of(self, owner: str | None) -> Sequence[StrategyView]:
+        """An owner's strategies, or everybody's."""
+        await self._refresh()
+        ids = self._views if owner is None else self._owned.get(owner, ())
+        return [self._views[id_] for id_ in ids]
+
+    async def get(self, strategy_id: str) -> StrategyView:
+        """As its owner sees it, whoever asks. Raises UnknownStrategy."""
+        await self._refresh()
+        view = self._views.get(strategy_id)
         if view is None:
-            raise UnknownStrategy(f"there is no strategy {strategy_id[:100]!r}")
+            raise unknown(strategy_id)
         return view
 
     async def wait_for(
-        self,
-        owner: str,
-        strategy_id: str,
-        so: Callable[[StrategyView], bool],
-        timeout_s: float,
+        self, strategy_id: str, so: Callable[[StrategyView], bool], timeout_s: float
     ) -> StrategyView:
         """The strategy once it is so, or as it is after `timeout_s`. Raises UnknownStrategy."""
-        view = await self.get(owner, strategy_id)
+        view = await self.get(strategy_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while not so(view):
                     news = self._news  # taken before reading: news while reading is not missed
-                    view = await self.get(owner, strategy_id)
+                    view = await self.get(strategy_id)
                     if not so(view):
                         await news.wait()
         return view
@@ -107,7 +146,7 @@ class Board:
             async with self._database.read() as session:
                 if everything:
                     rows = await _rows(session, None)
-                    self._replace([*self._owners], rows)
+                    self._replace([*self._views], rows)
                 else:
                     ids = sorted(changed)
                     for start in range(0, len(ids), CHUNK):
@@ -120,23 +159,49 @@ class Board:
 
     def _replace(self, ids: Iterable[str], rows: Sequence[Any]) -> None:
         for strategy_id in ids:
-            owner = self._owners.pop(strategy_id, None)
-            if owner is not None:
-                del self._views[owner][strategy_id], self._encoded[strategy_id]
-                self._lists.pop(owner, None)
-        for strategy, number, sha256, filename, size, schedule, slot, run in rows:
+            view = self._views.pop(strategy_id, None)
+            if view is not None:
+                del self._encoded[strategy_id]
+                self._owned[view.owner.id].discard(strategy_id)
+                self._changed(view)
+        for strategy, name, number, sha256, filename, size, schedule, slot, run, variables in rows:
+            owner = OwnerView(id=strategy.owner, name=name or strategy.owner)
             version = VersionView(number=number, sha256=sha256, filename=filename, size=size)
-            view = strategy_view(strategy, version, schedule, slot, run)
-            self._owners[view.id] = strategy.owner
-            self._views.setdefault(strategy.owner, {})[view.id] = view
+            names = sorted(variables.split(",")) if variables else []
+            view = strategy_view(strategy, owner, version, schedule, slot, run, names)
+            self._views[view.id] = view
             self._encoded[view.id] = view.model_dump_json().encode()
-            self._lists.pop(strategy.owner, None)
+            self._owned.setdefault(owner.id, set()).add(view.id)
+            self._changed(view)
+
+    def _changed(self, view: StrategyView) -> None:
+        for user in (view.owner.id, *self._listed_by.pop(view.id, ())):
+            self._lists.pop(user, None)
+
+
+def unknown(strategy_id: str) -> UnknownStrategy:
+    """Said of what does not exist, and of what the caller may not see, alike."""
+    return UnknownStrategy(f"there is no strategy {strategy_id[:100]!r}")
+
+
+def _encode(view: StrategyView, access: Access) -> bytes:
+    return view.model_copy(update={"access": access}).model_dump_json().encode()
 
 
 async def _rows(session: AsyncSession, ids: Sequence[str] | None) -> Sequence[Any]:
+    variables = (
+        select(func.aggregate_strings(col(Variable.name), ","))
+        .where(
+            col(Variable.owner) == col(Strategy.owner),
+            col(Variable.strategy_id) == col(Strategy.id),
+            col(Variable.retired_at).is_(None),
+        )
+        .scalar_subquery()
+    )
     query = (
         select(
             Strategy,
+            col(User.name),
             col(Version.number),
             col(Version.sha256),
             col(Version.filename),
@@ -144,11 +209,13 @@ async def _rows(session: AsyncSession, ids: Sequence[str] | None) -> Sequence[An
             ScheduleRow,
             Slot,
             Run,
+            variables,
         )
         .join(
             Version,
             (col(Version.strategy_id) == Strategy.id) & (col(Version.number) == Strategy.version),
         )
+        .outerjoin(User, col(User.id) == Strategy.owner)
         .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
         .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
         .outerjoin(Run, col(Run.id) == Slot.run_id)

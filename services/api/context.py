@@ -1,24 +1,28 @@
 """What routes work with, made once by `serve` and handed to each request."""
 
+import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated
+from uuid import uuid4
 
 from fastapi import Depends, Request
 
 from openbell.bus import Bus
 from openbell.contracts.base import Done
-from openbell.contracts.commands import (
-    GetRunEnvironment,
-    PublishArtifact,
-    RunEnvironment,
-    SchedulerCommand,
-    Standing,
-)
-from openbell.contracts.errors import UnknownRun
-from openbell.identity import caller
+from openbell.contracts.commands import PublishArtifact, RecordLook, SchedulerCommand, Standing
+from openbell.contracts.errors import OpenbellError, UnknownRun
+from openbell.contracts.model import Role
+from openbell.identity import Caller, Identities
 from openbell.settings import ApiSettings
+from services.api.acts import Act, StrategyAct
+from services.api.audit import DONE, REQUESTED, Audit, entry
+from services.api.auth.people import People
+from services.api.auth.sessions import Sessions
+from services.api.auth.tokens import Tokens
 from services.api.board import Board
 from services.api.store import Store
+from services.api.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,31 @@ class Context:
     board: Board
     store: Store
     settings: ApiSettings
+    identities: Identities
+    people: People
+    sessions: Sessions
+    tokens: Tokens
+    audit: Audit
+    vault: Vault
 
-    async def command(self, owner: str, command: SchedulerCommand) -> Standing:
-        """Send a command about one of `owner`'s strategies. Raises UnknownStrategy, and its own."""
-        await self.board.get(owner, command.strategy_id)
-        return await self.bus.request(command)
+    async def command(self, act: StrategyAct, command: SchedulerCommand) -> Standing:
+        """Ask the scheduler; the audit tells of it before, and of what came of it."""
+        async with self.requesting(act):
+            standing = await self.bus.request(command)
+        before = {"status": act.strategy.status, "intent": act.strategy.intent}
+        after = {"intent": standing.intent, "run": standing.run_id}
+        await self.audit.write([entry(act, DONE, on=act.on, before=before, after=after)])
+        return standing
+
+    @contextlib.asynccontextmanager
+    async def requesting(self, act: StrategyAct) -> AsyncGenerator[None]:
+        """Audits that it was requested, and if it is refused, that it was, and why."""
+        await self.audit.write([entry(act, REQUESTED, on=act.on)])
+        try:
+            yield
+        except OpenbellError as error:
+            await self.audit.write([entry(act, error.code(), on=act.on, detail=error.detail)])
+            raise
 
     async def answer_publish(self, command: PublishArtifact) -> Done:
         """The object store is a cache: what it has lost, the database still holds."""
@@ -41,18 +65,15 @@ class Context:
         await self.bus.put_artifact(command.sha256, body)
         return Done()
 
-    async def answer_environment(self, command: GetRunEnvironment) -> RunEnvironment:
-        variables = await self.store.parameters(command.run_id, command.epoch)
-        return RunEnvironment(variables=variables)
+    async def answer_look(self, command: RecordLook) -> Done:
+        caller = Caller(command.user, command.name, Role.ADMIN, frozenset(), command.credential, {})
+        act = Act(caller, command.action, command.address, uuid4().hex)
+        await self.audit.write([entry(act)])
+        return Done()
 
 
 def _context(request: Request) -> Context:
     return request.app.state.context
 
 
-def _owner(request: Request) -> str:
-    return caller(dict(request.scope["headers"])).owner
-
-
 Api = Annotated[Context, Depends(_context)]
-Owner = Annotated[str, Depends(_owner)]

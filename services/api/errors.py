@@ -1,5 +1,6 @@
 """One mapping from domain errors, and from the framework's, to problem+json (RFC 9457)."""
 
+import math
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from openbell.contracts.errors import (
     NoSuchPage,
     OpenbellError,
     RequestRefused,
+    TooManyTries,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -48,6 +50,8 @@ def install(app: FastAPI) -> None:
 
 
 def _answer(error: OpenbellError, headers: dict[str, str] | None = None) -> JSONResponse:
+    if isinstance(error, TooManyTries):
+        headers = {"retry-after": str(math.ceil(error.retry_after_s)), **(headers or {})}
     problem = error.problem()
     body = problem.model_dump(exclude_none=True)
     return JSONResponse(body, problem.status, headers=headers, media_type=MEDIA_TYPE)

@@ -6,25 +6,24 @@ The framework's own share of a request is several times the rest of this one. Th
 
 from openbell.contracts.errors import OpenbellError
 from openbell.front_door import Asgi, Incoming, Outgoing, Scope, send_problem
-from openbell.identity import caller
+from openbell.identity import Identities
 from services.api.board import Board
 
 PATH = "/python/"
 
 
-def listed(app: Asgi, board: Board) -> Asgi:
+def listed(app: Asgi, board: Board, identities: Identities) -> Asgi:
     """The app, with its list answered from the board."""
 
     async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "GET":
-            await app(scope, receive, send)
-            return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        if b"text/html" in headers.get(b"accept", b""):
+        plain = scope["path"] == PATH and scope["method"] == "GET" and not scope["query_string"]
+        if not plain or b"text/html" in headers.get(b"accept", b""):
             await app(scope, receive, send)
             return
         try:
-            body = b'{"strategies":' + await board.list(caller(headers).owner) + b"}"
+            caller = await identities.caller(headers)
+            body = b'{"strategies":' + await board.list(caller) + b"}"
         except OpenbellError as error:
             await send_problem(send, error)
             return

@@ -2,31 +2,45 @@
 
 import contextlib
 import mimetypes
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import timedelta
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from openbell import __version__
-from openbell.bus import EVENTS, Bus
-from openbell.contracts.commands import GetRunEnvironment, PublishArtifact
+from openbell.bus import EVENTS, Bus, Stored
+from openbell.contracts.commands import GetRunEnvironment, PublishArtifact, RecordLook
 from openbell.db.migrate import require_current
 from openbell.db.models import ApiOutbox
 from openbell.db.session import Database
 from openbell.front_door import Asgi
+from openbell.identity import Identities
 from openbell.outbox import Outbox
 from openbell.settings import Settings
 from services.api import errors
+from services.api.audit import Audit
+from services.api.auth.changes import Changes
+from services.api.auth.home import prepare
+from services.api.auth.passwords import Passwords
+from services.api.auth.people import People
+from services.api.auth.sessions import Sessions
+from services.api.auth.tokens import Tokens
 from services.api.board import Board
 from services.api.context import Context
+from services.api.delivery import Delivery
+from services.api.keyring import Keyring
 from services.api.limits import limited
 from services.api.listing import listed
-from services.api.page import PAGE, guarded
-from services.api.routes import strategies
+from services.api.page import PAGE, PAGES, guarded
+from services.api.routes import admin, auth, sharing, strategies, variables
 from services.api.store import Store
+from services.api.vault import Vault
 
 FORM_OVERHEAD = 64 * 1024
+KEYS = "keys"
+"""The file, below `data`, of the keys under which variables are sealed."""
 
 
 def create_app(context: Context) -> FastAPI:
@@ -39,11 +53,10 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     errors.install(app)
-    app.include_router(strategies.router)
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:  # pyright: ignore[reportUnusedFunction]
-        return FileResponse(PAGE / "index.html")
+    for routes in (strategies, sharing, variables, auth, admin):
+        app.include_router(routes.router)
+    for path, file in PAGES.items():
+        app.add_api_route(path, _page(file), include_in_schema=False)
 
     @app.get("/healthz", tags=["operation"], summary="Tell that this process answers")
     async def healthz() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction]
@@ -54,19 +67,50 @@ def create_app(context: Context) -> FastAPI:
     return app
 
 
+def _page(file: str) -> Callable[[], Awaitable[FileResponse]]:
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / file)
+
+    return page
+
+
 @contextlib.asynccontextmanager
 async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
     await require_current(settings.database_url)
     database = Database(settings.database_url)
     outbox = Outbox(ApiOutbox, database, bus)
-    board = Board(database)
-    context = Context(bus, board, Store(database, outbox), settings.api)
+    identities = Identities(database)
+    keys = settings.api.keys.get_secret_value() if settings.api.keys else None
+    vault = Vault(database, outbox, Keyring.of(keys, settings.data / KEYS))
+    changes = Changes(database, outbox, identities)
+    passwords = Passwords()
+    sessions = Sessions(changes, passwords, timedelta(days=settings.api.session_days))
+    await prepare(changes, settings.data)
+    await vault.reseal()
+    context = Context(
+        bus=bus,
+        board=Board(database),
+        store=Store(database, outbox, identities, vault),
+        settings=settings.api,
+        identities=identities,
+        people=People(changes, passwords, sessions, settings.data),
+        sessions=sessions,
+        tokens=Tokens(changes),
+        audit=Audit(database),
+        vault=vault,
+    )
+
+    def told(event: Stored | None) -> None:
+        identities.told(event)
+        context.board.told(event)
+
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(database.close)
         await stack.enter_async_context(outbox.publishing())
-        await stack.enter_async_context(bus.listening(EVENTS, board.told))
+        await stack.enter_async_context(bus.listening(EVENTS, told))
         await bus.answer(PublishArtifact, context.answer_publish)
-        await bus.answer(GetRunEnvironment, context.answer_environment)
+        await bus.answer(RecordLook, context.answer_look)
+        await bus.answer(GetRunEnvironment, Delivery(bus, vault).answer)
         app = guarded(create_app(context))
         app = limited(app, settings.api.max_source_bytes + FORM_OVERHEAD)
-        yield listed(app, board)
+        yield listed(app, context.board, identities)

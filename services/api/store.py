@@ -1,5 +1,6 @@
 """Writes what api owns: strategies, versions, schedules, each change with its event."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -7,38 +8,53 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.contracts.base import utc_now
-from openbell.contracts.errors import NameTaken, UnknownRun, UnknownStrategy
+from openbell.contracts.errors import NameTaken, UnknownRun
 from openbell.contracts.events import (
+    AccessChanged,
     ScheduleChanged,
     ScheduleRemoved,
     StrategyDeleted,
+    StrategyShared,
     StrategyUploaded,
 )
-from openbell.contracts.model import RestartPolicy
-from openbell.db.models import Run, ScheduleRow, Strategy, Version
-from openbell.db.session import Database
+from openbell.contracts.model import Permission, RestartPolicy
+from openbell.db.models import Run, ScheduleRow, Share, Strategy, User, Version
+from openbell.db.session import Database, all_rows
+from openbell.identity import Identities
 from openbell.outbox import Outbox
+from services.api.acts import Act, StrategyAct
+from services.api.audit import record
+from services.api.board import unknown
 from services.api.uploads import Source, new_id
+from services.api.vault import Given, Vault
 
 
 class Store:
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(
+        self, database: Database, outbox: Outbox, identities: Identities, vault: Vault
+    ) -> None:
         self._database = database
         self._outbox = outbox
+        self._identities = identities
+        self._vault = vault
 
     async def create(
         self,
-        owner: str,
+        act: Act,
         name: str,
         source: Source,
         *,
         exchange: str | None,
-        parameters: dict[str, str],
+        variables: Given,
         restart: RestartPolicy,
         stop_grace_s: float,
     ) -> str:
-        """Keep a new strategy with its first version. Returns its id. Raises NameTaken."""
+        """Keep a new strategy with its first version. Returns its id.
+
+        Raises NameTaken, UnknownSecret.
+        """
         now = utc_now()
+        owner = act.caller.user
         strategy = Strategy(
             id=new_id(name),
             owner=owner,
@@ -46,7 +62,6 @@ class Store:
             name_key=name.casefold(),
             exchange=exchange,
             version=1,
-            parameters=parameters,
             restart=restart,
             stop_grace_s=stop_grace_s,
             created_at=now,
@@ -61,59 +76,104 @@ class Store:
             created_at=now,
         )
         event = StrategyUploaded(owner=owner, strategy_id=strategy.id, at=now, name=name, version=1)
+        after = {"name": name, "sha256": source.sha256, **variables.names}
         try:
             async with self._database.write() as session:
                 session.add_all([strategy, version])
+                await self._vault.add(session, owner, strategy.id, variables)
+                record(session, act, on=(owner, strategy.id), after=after)
                 self._outbox.add(session, event)
         except IntegrityError:
             raise NameTaken(f"you have a strategy named {name!r} already") from None
         self._outbox.wake()
         return strategy.id
 
-    async def delete(self, owner: str, strategy_id: str) -> None:
+    async def delete(self, act: StrategyAct) -> None:
         """Hide it; its rows stay for a while. Raises UnknownStrategy."""
         now = utc_now()
         async with self._database.write() as session:
-            strategy = await _strategy(session, owner, strategy_id)
+            strategy = await _existing(session, act.id)
             strategy.deleted_at = now
             session.add(strategy)
-            event = StrategyDeleted(owner=owner, strategy_id=strategy_id, at=now)
+            record(session, act, on=act.on, before={"name": strategy.name})
+            event = StrategyDeleted(owner=act.owner, strategy_id=act.id, at=now)
             self._outbox.add(session, event)
         self._outbox.wake()
 
-    async def set_schedule(self, owner: str, strategy_id: str, spec: dict[str, Any]) -> None:
+    async def set_schedule(self, act: StrategyAct, spec: dict[str, Any]) -> None:
         """Raises UnknownStrategy."""
         now = utc_now()
         async with self._database.write() as session:
-            await _strategy(session, owner, strategy_id)
-            row = await session.get(ScheduleRow, strategy_id)
-            row = row or ScheduleRow(strategy_id=strategy_id, revision=0, spec=spec, updated_at=now)
+            await _existing(session, act.id)
+            row = await session.get(ScheduleRow, act.id)
+            record(session, act, on=act.on, before=row.spec if row else None, after=spec)
+            row = row or ScheduleRow(strategy_id=act.id, revision=0, spec=spec, updated_at=now)
             row.revision, row.spec, row.updated_at = row.revision + 1, spec, now
             session.add(row)
             event = ScheduleChanged(
-                owner=owner, strategy_id=strategy_id, at=now, revision=row.revision
+                owner=act.owner, strategy_id=act.id, at=now, revision=row.revision
             )
             self._outbox.add(session, event)
         self._outbox.wake()
 
-    async def remove_schedule(self, owner: str, strategy_id: str) -> bool:
+    async def remove_schedule(self, act: StrategyAct) -> bool:
         """Whether there was one. Raises UnknownStrategy."""
         now = utc_now()
         async with self._database.write() as session:
-            await _strategy(session, owner, strategy_id)
-            row = await session.get(ScheduleRow, strategy_id)
+            await _existing(session, act.id)
+            row = await session.get(ScheduleRow, act.id)
+            record(session, act, on=act.on, before=row.spec if row else None)
             if row is None:
                 return False
             await session.delete(row)
-            event = ScheduleRemoved(owner=owner, strategy_id=strategy_id, at=now)
+            event = ScheduleRemoved(owner=act.owner, strategy_id=act.id, at=now)
             self._outbox.add(session, event)
         self._outbox.wake()
         return True
 
-    async def runs(self, owner: str, strategy_id: str, most: int) -> list[Run]:
-        """The latest runs, newest first. Raises UnknownStrategy."""
+    async def share(self, act: StrategyAct, user: User, permission: Permission | None) -> None:
+        """Let somebody else see or operate it, or with none no longer. Raises UnknownStrategy."""
+        now = utc_now()
+        async with self._database.write() as session:
+            await _existing(session, act.id)
+            row = await session.get(Share, (act.id, user.id))
+            before = {"user": user.name, "permission": row.permission} if row else None
+            after = {"user": user.name, "permission": permission} if permission else None
+            record(session, act, on=act.on, before=before, after=after)
+            if permission is None and row is not None:
+                await session.delete(row)
+            if permission is not None:
+                row = row or Share(
+                    strategy_id=act.id, user_id=user.id, permission=permission, created_at=now
+                )
+                row.permission = permission
+                session.add(row)
+            shared = StrategyShared(
+                owner=act.owner,
+                strategy_id=act.id,
+                at=now,
+                user=user.name,
+                permission=permission,
+            )
+            self._outbox.add(session, shared)
+            self._outbox.add(session, AccessChanged(owner=user.id, at=now))
+        self._identities.forget(user.id)
+        self._outbox.wake()
+
+    async def shares(self, strategy_id: str) -> Sequence[tuple[Share, str]]:
+        """Each with the name of its user."""
         async with self._database.read() as session:
-            await _strategy(session, owner, strategy_id)
+            query = (
+                select(Share, User.name)
+                .join(User, col(User.id) == Share.user_id)
+                .where(Share.strategy_id == strategy_id)
+                .order_by(User.name_key)
+            )
+            return [(share, name) for share, name in await all_rows(session, query)]
+
+    async def runs(self, strategy_id: str, most: int) -> list[Run]:
+        """The latest runs, newest first."""
+        async with self._database.read() as session:
             query = (
                 select(Run)
                 .where(Run.strategy_id == strategy_id)
@@ -122,14 +182,13 @@ class Store:
             )
             return list((await session.exec(query)).all())
 
-    async def run(self, owner: str, strategy_id: str, run_id: str | None) -> Run:
-        """This run, or the latest. Raises UnknownStrategy, UnknownRun."""
+    async def run(self, strategy_id: str, run_id: str | None) -> Run:
+        """This run, or the latest. Raises UnknownRun."""
         if run_id is None:
-            for run in await self.runs(owner, strategy_id, 1):
+            for run in await self.runs(strategy_id, 1):
                 return run
             raise UnknownRun("it has not run yet")
         async with self._database.read() as session:
-            await _strategy(session, owner, strategy_id)
             run = await session.get(Run, run_id)
             if run is None or run.strategy_id != strategy_id:
                 raise UnknownRun(f"there is no run {run_id[:100]!r}")
@@ -140,22 +199,10 @@ class Store:
             query = select(Version.source).where(Version.sha256 == sha256).limit(1)
             return (await session.exec(query)).first()
 
-    async def parameters(self, run_id: str, epoch: int) -> dict[str, str]:
-        """What the owner set for the strategy of this live run. Raises UnknownRun."""
-        async with self._database.read() as session:
-            query = (
-                select(Strategy)
-                .join(Run, col(Run.strategy_id) == Strategy.id)
-                .where(Run.id == run_id, Run.epoch == epoch, col(Run.exited_at).is_(None))
-            )
-            strategy = (await session.exec(query)).first()
-        if strategy is None:
-            raise UnknownRun(f"{run_id} is not live")
-        return strategy.parameters
 
-
-async def _strategy(session: AsyncSession, owner: str, strategy_id: str) -> Strategy:
+async def _existing(session: AsyncSession, strategy_id: str) -> Strategy:
+    """Who may is decided before; meanwhile it may have been deleted. Raises UnknownStrategy."""
     strategy = await session.get(Strategy, strategy_id)
-    if strategy is None or strategy.owner != owner or strategy.deleted_at is not None:
-        raise UnknownStrategy(f"there is no strategy {strategy_id[:100]!r}")
+    if strategy is None or strategy.deleted_at is not None:
+        raise unknown(strategy_id)
     return strategy

@@ -6,20 +6,25 @@ import re
 import secrets
 import string
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from openbell.contracts.errors import InvalidRequest, InvalidSource, TooLarge
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?")
 FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,96}\.py")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-FIELDS = ("file", "name", "exchange", "parameters", "restart", "stop_grace_s")
+SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FIELDS = (
+    *("file", "name", "exchange", "parameters", "secrets", "uses"),
+    *("restart", "stop_grace_s"),
+)
 OURS = {"STRATEGY_ID", "STRATEGY_NAME", "OPENBELL_RUN_ID"}
 MOST_VARIABLES = 200
 LONGEST_VALUE = 32_768
 MOST_BYTES = 256 * 1024
+TOO_MANY = f"at most {MOST_VARIABLES} of {MOST_BYTES} bytes in all are taken"
 SUFFIX = string.ascii_lowercase + string.digits
 LONGEST_SLUG = 40
 
@@ -36,11 +41,33 @@ class Source:
         return hashlib.sha256(self.body).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Variables that a user sets, and the names of those to remove."""
+
+    parameters: dict[str, str] = field(default_factory=dict[str, str])
+    secrets: dict[str, str] = field(default_factory=dict[str, str])
+    uses: dict[str, str] = field(default_factory=dict[str, str])
+    """By variable, the name of the owner's secret."""
+    remove: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What the audit may tell."""
+        told = {
+            "parameters": sorted(self.parameters),
+            "secrets": sorted(self.secrets),
+            "uses": self.uses,
+            "removed": sorted(self.remove),
+        }
+        return {kind: names for kind, names in told.items() if names}
+
+
 def check_fields(given: Iterable[str]) -> None:
     """A field that nobody reads is a mistake, not a detail. Raises InvalidRequest."""
-    for field in given:
-        if field not in FIELDS:
-            raise _invalid(field[:64], f"there is no such field; there are {', '.join(FIELDS)}")
+    for name in given:
+        if name not in FIELDS:
+            raise _invalid(name[:64], f"there is no such field; there are {', '.join(FIELDS)}")
 
 
 def check_source(filename: str | None, body: bytes, most_bytes: int) -> Source:
@@ -71,37 +98,93 @@ def check_name(name: str | None, filename: str) -> str:
     return chosen
 
 
-def check_parameters(text: str | None) -> dict[str, str]:
-    """A JSON object of names and texts. Raises InvalidRequest."""
+def check_form(parameters: str | None, secrets: str | None, uses: str | None) -> Given:
+    """The variables of a form, each field a JSON object. Raises InvalidRequest."""
+    return check_variables(
+        _object("parameters", parameters), _object("secrets", secrets), _object("uses", uses)
+    )
+
+
+def check_variables(
+    parameters: Mapping[str, Any],
+    secrets: Mapping[str, Any],
+    uses: Mapping[str, Any],
+    remove: Sequence[str] = (),
+) -> Given:
+    """What a strategy is to see. Raises InvalidRequest, which names the field, never a value."""
+    given = Given(
+        parameters=_values("parameters", VARIABLE, parameters),
+        secrets=_values("secrets", VARIABLE, secrets),
+        uses=_values("uses", VARIABLE, uses),
+        remove=tuple(remove),
+    )
+    for variable, secret in given.uses.items():
+        if not SECRET.fullmatch(secret):
+            raise _invalid(f"uses.{variable}", "write the name of one of your secrets")
+    return _distinct(given)
+
+
+def check_own(
+    parameters: Mapping[str, Any], secrets: Mapping[str, Any], remove: Sequence[str] = ()
+) -> Given:
+    """What a user keeps for all of their strategies. Raises InvalidRequest."""
+    given = Given(
+        parameters=_values("parameters", VARIABLE, parameters),
+        secrets=_values("secrets", SECRET, secrets),
+        remove=tuple(remove),
+    )
+    return _distinct(given)
+
+
+def _object(place: str, text: str | None) -> Mapping[str, Any]:
     if text is None or not text.strip():
         return {}
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError):
-        raise _invalid("parameters", "this is not JSON") from None
+        raise _invalid(place, "this is not JSON") from None
     if not isinstance(values, dict):
-        raise _invalid("parameters", 'write a JSON object, like {"SYMBOL": "SBIN"}')
-    parameters: dict[str, str] = {}
-    for name, value in values.items():  # pyright: ignore[reportUnknownVariableType]
-        parameters[str(name)] = _parameter(str(name), value)  # pyright: ignore[reportUnknownArgumentType]
-    total = sum(len(name) + len(value.encode()) for name, value in parameters.items())
-    if len(parameters) > MOST_VARIABLES or total > MOST_BYTES:
-        most = f"at most {MOST_VARIABLES} of {MOST_BYTES} bytes in all are taken"
-        raise _invalid("parameters", most)
-    return parameters
+        raise _invalid(place, 'write a JSON object, like {"SYMBOL": "SBIN"}')
+    return cast("dict[str, Any]", values)
 
 
-def _parameter(name: str, value: Any) -> str:
-    if not VARIABLE.fullmatch(name) or name in OURS:
-        raise _invalid(f"parameters.{name[:64]}", "this name cannot be set")
+def _values(place: str, names: re.Pattern[str], values: Mapping[str, Any]) -> dict[str, str]:
+    checked = {name: _value(place, names, name, value) for name, value in values.items()}
+    total = sum(len(name) + len(value.encode()) for name, value in checked.items())
+    if len(checked) > MOST_VARIABLES or total > MOST_BYTES:
+        raise _invalid(place, TOO_MANY)
+    return checked
+
+
+def _value(place: str, names: re.Pattern[str], name: str, value: Any) -> str:
+    if not names.fullmatch(name) or name in OURS:
+        raise _invalid(f"{place}.{_shown(name)}", "this name cannot be set")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _invalid(f"parameters.{name}", "write a text or a number")
-    text = str(value)
+        raise _invalid(f"{place}.{name}", "write a text or a number")
+    try:
+        text = str(value)
+    except ValueError:  # a number of thousands of digits
+        raise _invalid(f"{place}.{name}", "write a shorter number, or a text") from None
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        raise _invalid(f"parameters.{name}", "half of a surrogate pair is no text")
+        raise _invalid(f"{place}.{name}", "half of a surrogate pair is no text")
     if len(text) > LONGEST_VALUE or "\0" in text:
-        raise _invalid(f"parameters.{name}", f"at most {LONGEST_VALUE} characters, and no NUL")
+        raise _invalid(f"{place}.{name}", f"at most {LONGEST_VALUE} characters, and no NUL")
     return text
+
+
+def _distinct(given: Given) -> Given:
+    """Raises InvalidRequest when one name is given two meanings."""
+    seen: set[str] = set()
+    for place in ("parameters", "secrets", "uses", "remove"):
+        for name in getattr(given, place):
+            if name in seen:
+                raise _invalid(f"{place}.{_shown(name)}", "this name is given twice")
+            seen.add(name)
+    return given
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:64])[1:-1]
 
 
 def new_id(name: str) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from openbell.contracts.base import Utc
 from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
 from openbell.db.models import Run, ScheduleRow, Slot, Strategy
+from openbell.identity import Caller
 
 
 class Status(StrEnum):
@@ -47,11 +48,27 @@ class RunView(BaseModel):
     detail: str | None
 
 
+class Access(StrEnum):
+    """What the caller may do with a strategy."""
+
+    OWNER = "owner"
+    OPERATOR = "operator"
+    VIEWER = "viewer"
+    ADMIN = "admin"
+
+
+class OwnerView(BaseModel):
+    id: str
+    name: str
+
+
 class StrategyView(BaseModel):
     """A strategy, its latest run, and what comes next."""
 
     id: str
     name: str
+    owner: OwnerView
+    access: Access = Field(description="As what you see it.")
     exchange: str | None
     status: Status
     reason: str = Field(description="Why it has this status, in words.")
@@ -62,7 +79,7 @@ class StrategyView(BaseModel):
     restart: RestartPolicy
     stop_grace_s: float
     schedule: dict[str, Any] | None
-    parameters: list[str] = Field(description="Names only; values are never returned.")
+    parameters: list[str] = Field(description="Names of its variables; values are never returned.")
     version: VersionView
     run: RunView | None
     created_at: Utc
@@ -74,16 +91,21 @@ def run_view(run: Run) -> RunView:
 
 def strategy_view(
     strategy: Strategy,
+    owner: OwnerView,
     version: VersionView,
     schedule: ScheduleRow | None,
     slot: Slot | None,
     run: Run | None,
+    variables: list[str],
 ) -> StrategyView:
+    """As its owner sees it."""
     slot = slot or Slot(strategy_id=strategy.id, owner=strategy.owner)
     status, reason = derive(slot, run, scheduled=schedule is not None)
     return StrategyView(
         id=strategy.id,
         name=strategy.name,
+        owner=owner,
+        access=Access.OWNER,
         exchange=strategy.exchange,
         status=status,
         reason=reason,
@@ -94,11 +116,18 @@ def strategy_view(
         restart=RestartPolicy(strategy.restart),
         stop_grace_s=strategy.stop_grace_s,
         schedule=schedule.spec if schedule else None,
-        parameters=sorted(strategy.parameters),
+        parameters=variables,
         version=version,
         run=run_view(run) if run else None,
         created_at=strategy.created_at,
     )
+
+
+def access_of(caller: Caller, view: StrategyView) -> Access:
+    if view.owner.id == caller.user:
+        return Access.OWNER
+    permission = caller.shared.get(view.id)
+    return Access(permission) if permission and not caller.administers else Access.ADMIN
 
 
 def derive(slot: Slot, run: Run | None, *, scheduled: bool) -> tuple[Status, str]:

@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator
 import structlog
 from filelock import FileLock
 
+from openbell import private_files
 from openbell.bus import Bus
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import LogChunk, ReadLog, StartRun, StopRun
 from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 from openbell.contracts.model import RunnerInfo
+from openbell.sealing import RunnerKey
 from openbell.settings import Settings
 from services.runner import logs
 from services.runner.backends.base import Backend
@@ -30,7 +32,8 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     backend = ProcessBackend(settings.data / "warden")
     environments = Environments(settings.data / "environments", settings.runner.python)
-    supervisor = Supervisor(settings, bus, backend, environments)
+    key = _key(settings)
+    supervisor = Supervisor(settings, bus, backend, environments, key)
     runner = settings.runner.id
 
     async def read_log(command: ReadLog) -> LogChunk:
@@ -41,7 +44,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
         await bus.answer(StartRun, supervisor.start, runner)
         await bus.answer(StopRun, supervisor.stop, runner)
         await bus.answer(ReadLog, read_log, runner)
-        beating = asyncio.create_task(_beat(settings, bus, backend, supervisor.ready))
+        beating = asyncio.create_task(_beat(settings, bus, backend, key, supervisor.ready))
         try:
             yield
         finally:
@@ -72,6 +75,15 @@ def _home_id(settings: Settings) -> str:
         return file.read_text()
 
 
+def _key(settings: Settings) -> RunnerKey:
+    """To which the variables of our runs are sealed. Raises ServiceUnavailable."""
+    file = settings.data / "runner-key"
+    try:
+        return RunnerKey(private_files.kept(file, RunnerKey.made))
+    except ValueError:
+        raise ServiceUnavailable(f"{file} holds no key: delete it, a new one is made") from None
+
+
 async def _build_ahead(environments: Environments) -> None:
     """So that the first start need not wait. A failure is told to the start that meets it."""
     try:
@@ -80,7 +92,9 @@ async def _build_ahead(environments: Environments) -> None:
         log.warning("the default environment is not built yet", reason=str(error))
 
 
-async def _beat(settings: Settings, bus: Bus, backend: Backend, ready: asyncio.Event) -> None:
+async def _beat(
+    settings: Settings, bus: Bus, backend: Backend, key: RunnerKey, ready: asyncio.Event
+) -> None:
     """Only a runner that can start something asks for work."""
     home = _home_id(settings)
     while True:
@@ -92,6 +106,7 @@ async def _beat(settings: Settings, bus: Bus, backend: Backend, ready: asyncio.E
             python=platform.python_version(),
             at=utc_now(),
             capabilities=backend.capabilities.as_texts(),
+            public_key=key.public,
         )
         with contextlib.suppress(ServiceUnavailable):
             await bus.announce(info)

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import structlog
 
+from openbell import sealing
 from openbell.bus import Bus
 from openbell.contracts.base import Done, utc_now
-from openbell.contracts.commands import GetRunEnvironment, StartRun, StopRun
+from openbell.contracts.commands import GetRunEnvironment, RunVariables, StartRun, StopRun
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RunnerCameUp, RunReported
 from openbell.contracts.model import ExitReason, RunState, StopStep
+from openbell.redaction import NOTHING_TO_HIDE, Mask
 from openbell.settings import Settings
 from services.runner import logs, variables
 from services.runner.backends.base import (
@@ -34,6 +36,9 @@ from services.runner.sources import Sources
 
 RETRY_S = 0.5
 CONNECT_S = 4
+LEARN_S = 5
+"""After our own start, how long we wait for api to tell which secrets a run has: it may be about
+to start too."""
 REAP_S = 10
 """How long after the last rung of the ladder the trees may take to be gone."""
 
@@ -47,6 +52,7 @@ class Supervisor:
         bus: Bus,
         backend: Backend,
         environments: Environments,
+        key: sealing.RunnerKey,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
@@ -54,6 +60,7 @@ class Supervisor:
         self._bus = bus
         self._backend = backend
         self._environments = environments
+        self._key = key
         self._sources = Sources(settings.strategies, bus)
         self._clock = clock
         self._preparing: dict[str, asyncio.Task[None]] = {}
@@ -62,6 +69,9 @@ class Supervisor:
         """Set while connected to the owner of the runs."""
         self._live: dict[str, tuple[StopStep, ...]] = {}
         """The ladder of each run that may be alive."""
+        self._masks: dict[str, Mask] = {}
+        """What must not be told of a run. Those that an earlier runner started are asked for."""
+        self._patient_until = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -143,11 +153,10 @@ class Supervisor:
         if not self._environments.ready:
             detail = "building the default environment"
             await self._report(command, RunState.PREPARING, detail=detail)
-        ask = GetRunEnvironment(run_id=command.run_id, epoch=command.epoch)
         python, folder, own = await asyncio.gather(
             self._environments.default(),
             self._sources.check_out(command.strategy_id, command.sha256, command.filename),
-            self._bus.request(ask),
+            self._variables(command.run_id, command.epoch),
         )
         return RunSpec(
             run_id=command.run_id,
@@ -167,7 +176,20 @@ class Supervisor:
             ladder=command.ladder,
         )
 
+    async def _variables(self, run_id: str, epoch: int) -> RunVariables:
+        """Raises UnknownRun, SealBroken when we do not hold the run, ServiceUnavailable, and why
+        it cannot have them.
+        """
+        ask = GetRunEnvironment(runner=self._runner, run_id=run_id, epoch=epoch)
+        answer = await self._bus.request(ask)
+        opened = self._key.open(answer.sealed, sealing.for_run(run_id, epoch))
+        found = RunVariables.model_validate_json(opened)
+        hidden = (found.variables[name] for name in found.secrets)
+        self._masks[run_id] = Mask((*hidden, *found.earlier))
+        return found
+
     async def _start_failed(self, command: StartRun, detail: str) -> None:
+        detail = self._masks.pop(command.run_id, NOTHING_TO_HIDE).text(detail)
         log.warning("a run did not start", run=command.run_id, reason=detail)
         await self._report(command, RunState.EXITED, ExitReason.START_FAILED, detail)
 
@@ -221,6 +243,7 @@ class Supervisor:
                 recovery = await self._backend.recover()
                 for handle in recovery.live:
                     self._add_live(handle.run_id, handle.ladder)
+                self._patient_until = asyncio.get_running_loop().time() + LEARN_S
                 self.ready.set()
                 await self._watch(recovery)
             except BackendLost as error:
@@ -247,16 +270,40 @@ class Supervisor:
     async def _pass_on(self, observation: Observation) -> None:
         """In this order: the stream has it, then the journal may forget it."""
         if observation.state is not RunState.PREPARING:
-            report = await asyncio.to_thread(self._report_of, observation)
+            report = self._report_of(observation, await self._detail(observation))
             await self._send(report, f"{report.run_id}-{report.state}")
         await self._backend.acknowledge(observation.number)
         if observation.state is RunState.EXITED:
             self._drop_live(observation.run_id)
 
-    def _report_of(self, observation: Observation) -> RunReported:
-        detail = observation.detail
-        if observation.exit_code and detail is None:
-            detail = logs.last_line(self._log(observation.strategy_id, observation.run_id))
+    async def _detail(self, observation: Observation) -> str | None:
+        """Why it failed: the last line of its log. Nothing, if its secrets cannot be learned."""
+        if not observation.exit_code or observation.detail is not None:
+            return observation.detail
+        mask = self._masks.get(observation.run_id) or await self._learned(observation)
+        if mask is None:
+            return None
+        path = self._log(observation.strategy_id, observation.run_id)
+        return await asyncio.to_thread(logs.last_line, path, mask)
+
+    async def _learned(self, observation: Observation) -> Mask | None:
+        while True:
+            try:
+                await self._variables(observation.run_id, observation.epoch)
+            except OpenbellError as error:
+                late = asyncio.get_running_loop().time() >= self._patient_until
+                if late or not isinstance(error, ServiceUnavailable):
+                    log.warning(
+                        "the last line of a run is withheld: its secrets are not known",
+                        run=observation.run_id,
+                        reason=error.detail,
+                    )
+                    return None
+                await asyncio.sleep(RETRY_S)
+            else:
+                return self._masks[observation.run_id]
+
+    def _report_of(self, observation: Observation, detail: str | None) -> RunReported:
         return RunReported(
             runner=self._runner,
             at=observation.at,
@@ -287,6 +334,7 @@ class Supervisor:
 
     def _drop_live(self, run_id: str) -> None:
         self._live.pop(run_id, None)
+        self._masks.pop(run_id, None)
         if not self._live:
             self._idle.set()
 

@@ -12,7 +12,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.bus import RUNNERS, Bus, Stored, StreamState
-from openbell.contracts.base import utc_now
+from openbell.contracts.base import Done, utc_now
 from openbell.contracts.commands import (
     PlanStrategy,
     RestartStrategy,
@@ -21,6 +21,7 @@ from openbell.contracts.commands import (
     Standing,
     StartStrategy,
     StopRun,
+    StopStrategies,
     StopStrategy,
 )
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
@@ -111,6 +112,15 @@ class Scheduler:
             act = Slots.stop if command.stop else Slots.retire
             return await self._command(command.strategy_id, act)
 
+        async def stop_all(command: StopStrategies) -> Done:
+            await self._catch_up()
+            await self._refresh_sessions(command.strategy_ids)
+            async with self._transaction() as slots:
+                settled = await slots.stop_all(command.strategy_ids)
+            self._carry_out(settled, slots.strays)
+            return Done()
+
+        await self._bus.answer(StopStrategies, stop_all)
         await self._bus.answer(StartStrategy, start)
         await self._bus.answer(StopStrategy, stop)
         await self._bus.answer(RestartStrategy, restart)
@@ -290,12 +300,19 @@ async def _position(session: AsyncSession, state: StreamState) -> FeedPosition:
 
 
 def _decode(message: Stored) -> RunReported | RunnerCameUp | None:
-    """A report that cannot be read is logged and passed over: it would block all others."""
+    """A report that cannot be read is logged and passed over: it would block all others.
+
+    So is one in another runner's name: the subject says who sent it.
+    """
     try:
-        return RUNNER_EVENT.validate_json(message.payload)
+        event = RUNNER_EVENT.validate_json(message.payload)
     except ValidationError:
         log.exception("an unreadable report", subject=message.subject)
         return None
+    if event.subject != message.subject:
+        log.error("a report in another's name", subject=message.subject, runner=event.runner)
+        return None
+    return event
 
 
 @contextlib.asynccontextmanager

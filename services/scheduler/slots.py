@@ -68,6 +68,12 @@ class Slots:
         self._acts.intend(case, Intent.STOP)
         return self._settle(case, note=None if was_live else "it was not running")
 
+    async def stop_all(self, ids: Sequence[str]) -> list[Settled]:
+        cases = await self._cases.load(ids)
+        for case in cases:
+            self._acts.intend(case, Intent.STOP)
+        return [self._settle(case) for case in cases if case.strategy.deleted_at is None]
+
     async def restart(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
         case = await self._cases.existing(strategy_id)
@@ -106,6 +112,8 @@ class Slots:
             run = case.run
             if run is None or run.epoch != event.epoch or run.id != event.run_id:
                 continue  # an earlier epoch: told twice, or told late
+            if run.runner != event.runner:
+                continue  # not its run
             if event.state.rank > RunState(run.state).rank:
                 self._acts.advance(case, run, event)
             elif event.state is RunState.RUNNING and not run.live:

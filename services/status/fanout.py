@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
 
 from openbell.bus import Stored, StreamState
-from openbell.contracts.base import Event
+from openbell.contracts.base import ACCOUNT, Event
+from openbell.identity import Caller
 
 RECENT = 2048
 
@@ -16,16 +18,38 @@ class Frame:
 
     sequence: int
     owner: str
+    topic: str
     data: bytes
+
+    @property
+    def of_account(self) -> bool:
+        """Whether it says that what its owner may do has changed."""
+        return self.topic == ACCOUNT
 
 
 @dataclass(slots=True, eq=False)
 class Client:
     """A bounded queue. A client that cannot keep up is told to start afresh, and let go."""
 
-    owner: str
-    queue: asyncio.Queue[Frame]
+    caller: Caller
+    everybody: bool
+    """An admin who watches all."""
+    headers: Mapping[bytes, bytes]
+    """With what it was let in."""
+    known_at: float
+    """When it was last looked up, in seconds of the monotonic clock."""
+    queue_size: InitVar[int]
+    queue: asyncio.Queue[Frame] = field(init=False)
     overflowed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self, queue_size: int) -> None:
+        self.queue = asyncio.Queue(queue_size)
+
+    def sees(self, frame: Frame) -> bool:
+        """What somebody's account is told is for them alone."""
+        if frame.of_account:
+            return frame.owner == self.caller.user
+        return self.everybody or self.caller.sees(frame.owner, frame.topic)
 
     def offer(self, frame: Frame) -> None:
         try:
@@ -49,24 +73,22 @@ class Fanout:
         frame = self.encode(event)
         self._recent.append(frame)
         for client in self._clients:
-            if client.owner == frame.owner:
+            if client.sees(frame):
                 client.offer(frame)
 
     def encode(self, event: Stored) -> Frame:
-        owner, _, kind = Event.parts(event.subject)
+        owner, topic, kind = Event.parts(event.subject)
         head = f"id: {self.incarnation}-{event.sequence}\nevent: {kind}\ndata: "
-        return Frame(event.sequence, owner, head.encode() + event.payload + b"\n\n")
+        return Frame(event.sequence, owner, topic, head.encode() + event.payload + b"\n\n")
 
-    def join(self, owner: str, queue_size: int) -> Client:
-        client = Client(owner, asyncio.Queue(queue_size))
+    def join(self, client: Client) -> None:
         self._clients.add(client)
-        return client
 
     def leave(self, client: Client) -> None:
         self._clients.discard(client)
 
-    def recent(self, owner: str, after: int) -> list[Frame] | None:
-        """An owner's frames after a number, or None when memory does not reach back to it."""
+    def recent(self, client: Client, after: int) -> list[Frame] | None:
+        """A client's frames after a number, or None when memory does not reach back to it."""
         if not self._recent or self._recent[0].sequence > after + 1:
             return None
-        return [f for f in self._recent if f.sequence > after and f.owner == owner]
+        return [f for f in self._recent if f.sequence > after and client.sees(f)]

@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
 
 from openbell.bus import EVENTS, Bus
 from openbell.contracts.base import Event
-from openbell.contracts.errors import MethodNotAllowed
+from openbell.contracts.commands import RecordLook
+from openbell.contracts.errors import MethodNotAllowed, NotAllowed, NotSignedIn, OpenbellError
 from openbell.front_door import Incoming, Outgoing, Scope, send_problem
-from openbell.identity import caller
+from openbell.identity import Identities
 from openbell.settings import StatusSettings
 from services.status.fanout import Client, Fanout, Frame
 
@@ -23,6 +25,7 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 HEARTBEAT = b": still here\n\n"
+EVERYBODY = b"everybody=true"
 REPLAY_MOST = 5000
 NUMBER = re.compile(r"[0-9]{1,18}")
 LET_GO_S = 5.0
@@ -34,9 +37,12 @@ log = structlog.get_logger()
 class EventStream:
     """The ASGI app."""
 
-    def __init__(self, bus: Bus, fanout: Fanout, settings: StatusSettings) -> None:
+    def __init__(
+        self, bus: Bus, fanout: Fanout, identities: Identities, settings: StatusSettings
+    ) -> None:
         self._bus = bus
         self._fanout = fanout
+        self._identities = identities
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Incoming, send: Outgoing) -> None:
@@ -44,8 +50,11 @@ class EventStream:
             await send_problem(send, MethodNotAllowed("use GET"))
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        owner = caller(headers).owner
-        client = self._fanout.join(owner, self._settings.queue_size)
+        try:
+            client = await self._join(scope, headers)
+        except OpenbellError as error:
+            await send_problem(send, error)
+            return
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             last_id = headers.get(b"last-event-id", b"").decode("latin-1")
@@ -68,10 +77,33 @@ class EventStream:
         finally:
             self._fanout.leave(client)
 
+    async def _join(self, scope: Scope, headers: dict[bytes, bytes]) -> Client:
+        """Raises NotSignedIn, NotAllowed; ServiceUnavailable, if a look cannot be audited."""
+        caller = await self._identities.caller(headers)
+        everybody = scope["query_string"] == EVERYBODY
+        if everybody:
+            if not caller.administers:
+                raise NotAllowed("only an admin sees everybody's events")
+            await self._bus.request(
+                RecordLook(
+                    user=caller.user,
+                    name=caller.name,
+                    credential=caller.credential,
+                    address=(scope.get("client") or ("",))[0],
+                    action="events",
+                )
+            )
+        client = Client(caller, everybody, headers, time.monotonic(), self._settings.queue_size)
+        self._fanout.join(client)
+        return client
+
     async def _write(self, client: Client, last_id: str, send: Outgoing) -> None:
-        """Whatever was missed, then whatever comes. `client` is queueing from before the replay."""
+        """Whatever was missed, then whatever comes. `client` is queueing from before the replay.
+
+        It ends when the credential that opened it has been revoked, or has expired.
+        """
         seen = self._fanout.sequence
-        missed = await self._missed(client.owner, last_id, seen)
+        missed = await self._missed(client, last_id, seen)
         if missed is None:
             await _send(send, [_control(self._fanout, seen, "reset", "events were missed")])
         else:
@@ -82,7 +114,23 @@ class EventStream:
                 last, reason = self._fanout.sequence, "this client is too slow"
                 await _send(send, [_control(self._fanout, last, "reset", reason)])
                 return
-            await _send(send, [f.data for f in frames if f.sequence > seen] or [HEARTBEAT])
+            try:
+                await self._look_again(client, frames)
+            except NotSignedIn as error:
+                last = self._fanout.sequence
+                await _send(send, [_control(self._fanout, last, "signed_out", error.detail)])
+                return
+            fresh = [f.data for f in frames if f.sequence > seen and client.sees(f)]
+            await _send(send, fresh or [HEARTBEAT])
+
+    async def _look_again(self, client: Client, frames: Sequence[Frame]) -> None:
+        """When its account is said to have changed; else now and then. Raises NotSignedIn."""
+        now = time.monotonic()
+        due = now - client.known_at >= self._settings.heartbeat_s
+        if due or any(frame.of_account for frame in frames):
+            client.caller = await self._identities.caller(client.headers)
+            client.everybody &= client.caller.administers
+            client.known_at = now
 
     async def _next_frames(self, client: Client) -> list[Frame]:
         """What is queued, waiting for the first; nothing when it is time for a heartbeat."""
@@ -94,8 +142,8 @@ class EventStream:
             frames.append(client.queue.get_nowait())
         return frames
 
-    async def _missed(self, owner: str, last_id: str, until: int) -> list[bytes] | None:
-        """What `owner` missed since `last_id`, up to `until`; None when that cannot be told."""
+    async def _missed(self, client: Client, last_id: str, until: int) -> list[bytes] | None:
+        """What `client` missed since `last_id`, up to `until`; None when that cannot be told."""
         if not last_id:
             return []
         incarnation, _, number = last_id.rpartition("-")
@@ -104,20 +152,25 @@ class EventStream:
         after = int(number)
         if after >= until:
             return [] if after == until else None
-        recent = self._fanout.recent(owner, after)
+        recent = self._fanout.recent(client, after)
         if recent is not None:
             return [frame.data for frame in recent if frame.sequence <= until]
-        return await self._stored(owner, after, until)
+        return await self._stored(client, after, until)
 
-    async def _stored(self, owner: str, after: int, until: int) -> list[bytes] | None:
+    async def _stored(self, client: Client, after: int, until: int) -> list[bytes] | None:
+        """From the stream itself. Of others' events some may be theirs: all are looked at."""
+        alone = not client.everybody and not client.caller.shared
+        subjects = Event.subjects(client.caller.user if alone else None)
         if after + 1 < (await self._bus.stream_state(EVENTS)).first:
             return None
         frames: list[bytes] = []
-        while len(frames) < REPLAY_MOST:
-            event = await self._bus.next_stored(EVENTS, after, Event.subjects(owner))
+        for _ in range(REPLAY_MOST):
+            event = await self._bus.next_stored(EVENTS, after, subjects)
             if event is None or event.sequence > until:
                 return frames
-            frames.append(self._fanout.encode(event).data)
+            frame = self._fanout.encode(event)
+            if client.sees(frame):
+                frames.append(frame.data)
             after = event.sequence
         return None
 

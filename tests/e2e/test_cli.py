@@ -12,15 +12,35 @@ from tests.fixtures.stack import OPENBELL, Stack
 FOREVER = "import time\nprint('on', flush=True)\nwhile True: time.sleep(0.05)\n"
 
 
-def openbell(stack: Stack, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
+def its_environment(stack: Stack, person: Path | None = None, **more: str) -> dict[str, str]:
+    """A shell of the Openbell's owner; or of somebody else, whose files are in a folder."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENBELL_")}
+    folder = str(person or stack.home.parent / "owner")
+    ours = {"HOME": folder, "XDG_CONFIG_HOME": folder, "APPDATA": folder, "COLUMNS": "200"}
+    at = {"OPENBELL_URL": stack.url}
+    at |= {} if person else {"OPENBELL_HOME": str(stack.home)}
+    return {**kept, **ours, **at, **more}
+
+
+def ran(
+    stack: Stack, *arguments: str, typed: str = "", person: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [OPENBELL, *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        env={**os.environ, "OPENBELL_URL": stack.url, "COLUMNS": "200"},
+        input=typed,
+        cwd=person,
+        env=its_environment(stack, person, **more),
     )
+
+
+def openbell(
+    stack: Stack, *arguments: str, code: int = 0, typed: str = "", person: Path | None = None
+) -> str:
+    done = ran(stack, *arguments, typed=typed, person=person)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -86,7 +106,7 @@ def test_exit_codes_tell_what_went_wrong(stack: Stack, tmp_path: Path) -> None:
 
 def test_events_are_printed_as_they_happen(stack: Stack, script: Path) -> None:
     command = [OPENBELL, "events", "--json"]
-    environment = {**os.environ, "OPENBELL_URL": stack.url}
+    environment = its_environment(stack)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["event"] == "hello"

@@ -326,6 +326,8 @@ def test_what_the_readme_says_works(floor: Floor) -> None:
     environment = {
         "PATH": f"{OPENBELL.parent}{os.pathsep}{os.environ['PATH']}",
         "OPENBELL_URL": floor.openbell.url,
+        "OPENBELL_HOME": str(floor.openbell.home),
+        "XDG_CONFIG_HOME": str(floor.openbell.home),
         "OPENALGO_API_KEY": floor.openalgo.api_key,
     }
     for command in commands:

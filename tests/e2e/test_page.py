@@ -19,7 +19,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.fixtures.stack import Stack
+from tests.fixtures.stack import Stack, start_one_process
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -35,6 +35,7 @@ ARGUMENTS = [
 ]
 DESK = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+NAME, PASSWORD = "olga", "correct horse battery"
 HOSTILE = "<script>document.title = 'stolen'</script>"
 
 SLEEPER = """
@@ -72,17 +73,25 @@ class Visit:
     """What goes wrong while pages are open: nothing may, but what a test says it provokes."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
-        self._context = context
+        self.context = context
         self._url = url
         self.provoked: set[str] = set()
         self._wrong: list[str] = []
 
-    def page(self, path: str = "/") -> Page:
-        page = self._context.new_page()
+    def sign_in(self, name: str, password: str = PASSWORD) -> None:
+        given = {"name": name, "password": password}
+        assert self.context.request.post(f"{self._url}/auth/login", data=given).ok
+
+    def open(self, path: str) -> Page:
+        page = self.context.new_page()
         page.on("console", self._said)
         page.on("pageerror", lambda error: self._wrong.append(f"pageerror: {error}"))
         page.on("request", self._requested)
         page.goto(self._url + path)
+        return page
+
+    def page(self, path: str = "/") -> Page:
+        page = self.open(path)
         expect(page.locator("#connection")).to_have_text("Live")
         return page
 
@@ -109,15 +118,24 @@ def browser() -> Generator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def visiting(browser: Browser, stack: Stack) -> Generator[Callable[..., Visit]]:
-    """Opens browsers that share nothing, and leaves the stack as it was found."""
-    visits: list[Visit] = []
+@pytest.fixture(scope="module")
+def claimed(stack: Stack) -> Stack:
+    """The stack, whose first account, the one of `stack.http`, has a name and a password."""
+    accept(stack, (stack.home / "data" / "setup-token").read_text(), NAME)
+    return stack
 
-    def visit(viewport: dict[str, int] = DESK) -> Visit:
+
+@pytest.fixture
+def visiting(browser: Browser, claimed: Stack) -> Generator[Callable[..., Visit]]:
+    """Opens browsers that share nothing, and leaves the stack as it was found."""
+    stack, visits = claimed, list[Visit]()
+
+    def visit(viewport: dict[str, int] = DESK, user: str | None = NAME) -> Visit:
         size = {"width": viewport["width"], "height": viewport["height"]}
         context = browser.new_context(screen=size, viewport=size)  # pyright: ignore[reportArgumentType]
         visits.append(Visit(context, stack.url))
+        if user:
+            visits[-1].sign_in(user)
         return visits[-1]
 
     yield visit
@@ -134,12 +152,35 @@ def visit(visiting: Callable[..., Visit]) -> Visit:
     return visiting()
 
 
+def accept(stack: Stack, token: str, name: str) -> None:
+    given = {"token": token, "name": name, "password": PASSWORD}
+    with stack.client() as nobody:
+        assert nobody.post("/auth/accept", json=given).is_success
+
+
+def join(stack: Stack, name: str, role: str = "trader") -> None:
+    """Another account, by invitation."""
+    invitation = stack.post("/admin/invitations", json={"role": role})
+    accept(stack, invitation["path"].removeprefix("/join#"), name)
+
+
 def row(page: Page, name: str) -> Locator:
     return page.locator("#rows tr").filter(has=page.get_by_text(name, exact=True))
 
 
 def press(page: Page, action: str, name: str) -> None:
     page.get_by_role("button", name=f"{action} {name}", exact=True).click()
+
+
+def choose(page: Page, item: str, name: str) -> None:
+    """In the menu of a strategy's row."""
+    press(page, "More for", name)
+    page.get_by_role("menuitem", name=item).click()
+
+
+def choose_of_user(page: Page, item: str) -> None:
+    page.locator("#user").click()
+    page.get_by_role("menuitem", name=item).click()
 
 
 def upload(page: Page, source: str, filename: str = "script.py") -> None:
@@ -248,7 +289,7 @@ def test_what_one_tab_does_shows_in_the_other(visiting: Callable[..., Visit], st
     stack.upload(SLEEPER, "From elsewhere")
     expect(row(here, "From elsewhere")).to_be_visible()
 
-    press(there, "Delete", "Shared")
+    choose(there, "Delete…", "Shared")
     dialog = there.get_by_role("dialog")
     expect(dialog).to_contain_text("?stop=true")
     dialog.get_by_role("button", name="Stop and delete").click()
@@ -423,3 +464,310 @@ def test_the_page_runs_nothing_but_its_own_files(visit: Visit, stack: Stack) -> 
         try { document.body.innerHTML = "<b>x</b>"; } catch (error) { return error.name; }
     }""")
     assert refused == "TypeError"
+
+
+def test_the_setup_link_makes_the_first_account_once(browser: Browser, home: Path) -> None:
+    stack = start_one_process(home)
+    visit = Visit(browser.new_context(), stack.url)
+    visit.provoked = {"401", "404", "422"}
+    page = visit.open("/")
+    expect(page).to_have_url(f"{stack.url}/login")
+    link = f"/join#{(home / 'data' / 'setup-token').read_text()}"
+    page = visit.open(link)
+    expect(page.get_by_role("heading", name="Set up Openbell")).to_be_visible()
+    expect(page).to_have_url(f"{stack.url}/join")
+    page.get_by_label("Name").fill(NAME)
+    page.locator("#password").fill("short")
+    page.get_by_role("button", name="Create account").click()
+    expect(page.locator("[data-field=password] .error")).to_contain_text("10 to 256 characters")
+    page.locator("#password").fill(PASSWORD)
+    page.get_by_role("button", name="Show the password").click()
+    expect(page.locator("#password")).to_have_attribute("type", "text")
+    page.get_by_role("button", name="Create account").click()
+    expect(page.locator("#connection")).to_have_text("Live")
+    expect(page).to_have_url(f"{stack.url}/")
+    expect(page.locator("#user-name")).to_have_text(NAME)
+    cookies = {cookie.get("name"): cookie.get("httpOnly") for cookie in visit.context.cookies()}
+    assert cookies == {"openbell_session": True, "openbell_csrf": False}
+
+    page = visit.open(link)
+    expect(page.get_by_role("heading", name="does not work any more")).to_be_visible()
+    visit.context.close()
+    assert visit.found_wrong() == []
+    assert stack.stop() == [0]
+
+
+def test_a_wrong_password_is_said_and_guessing_is_slowed_down(
+    visiting: Callable[..., Visit], claimed: Stack
+) -> None:
+    visit = visiting(user=None)
+    visit.provoked = {"401", "429"}
+    page = visit.open("/account#tokens")
+    expect(page).to_have_url(f"{claimed.url}/login#next=/account%23tokens")
+    go = page.locator("#login [type=submit]")
+    page.get_by_label("Name").fill("nobody")
+    page.locator("#password").fill("a wrong password")
+    go.click()
+    told = page.locator("#login [data-problem]")
+    expect(told).to_contain_text("name or the password is wrong")
+    for _ in range(6):
+        expect(go).to_be_enabled()
+        go.click()
+        expect(page.locator("#login")).to_have_attribute("aria-busy", "false")
+    expect(told).to_contain_text("ry again in")
+    expect(go).to_contain_text("Wait")
+    expect(go).to_be_disabled()
+    expect(go).to_have_text("Sign in")
+    expect(told).to_be_hidden()
+    page.get_by_label("Name").fill(NAME)
+    page.locator("#password").fill(PASSWORD)
+    go.click()
+    expect(page).to_have_url(f"{claimed.url}/account#tokens")
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["//example.com", "https://example.com/", "/%5Cexample.com", "javascript:alert(1)", "/login"],
+)
+def test_signing_in_leads_nowhere_else(visit: Visit, claimed: Stack, elsewhere: str) -> None:
+    page = visit.open(f"/login#next={elsewhere}")
+    expect(page).to_have_url(f"{claimed.url}/")
+
+
+def test_who_signs_out_leaves_nothing_behind(visit: Visit, claimed: Stack) -> None:
+    visit.provoked = {"401"}
+    page = visit.page()
+    session = [one for one in visit.context.cookies() if one.get("httpOnly")]
+    choose_of_user(page, "Sign out")
+    expect(page).to_have_url(f"{claimed.url}/login")
+    assert visit.context.cookies() == []
+    visit.context.add_cookies(session)  # pyright: ignore[reportArgumentType]
+    assert visit.context.request.get(f"{claimed.url}/auth/me").status == 401
+    page.goto(claimed.url)
+    expect(page).to_have_url(f"{claimed.url}/login")
+
+
+def test_a_session_that_is_revoked_ends_at_the_door(
+    visiting: Callable[..., Visit], claimed: Stack
+) -> None:
+    here, there = visiting(), visiting()
+    there.provoked = {"401"}
+    page = there.page()
+    account = here.open("/account")
+    account.get_by_role("button", name="Sign out all others").click()
+    expect(page).to_have_url(f"{claimed.url}/login")
+    expect(account.locator("#sessions .entry")).to_have_count(1)
+    expect(account.locator("#sessions .entry")).to_contain_text("This one")
+
+
+def test_a_token_is_shown_once_and_works_until_revoked(visit: Visit, claimed: Stack) -> None:
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = visit.open("/account")
+    page.get_by_role("button", name="New token").click()
+    dialog = page.locator("#new-token")
+    dialog.get_by_label("What is it for?").fill(HOSTILE)
+    dialog.get_by_role("button", name="Create token").click()
+    expect(page.locator("#reveal-value")).to_have_value(re.compile("^obt_"))
+    value = page.locator("#reveal-value").input_value()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == value
+    page.locator("#reveal").get_by_role("button", name="Close").click()
+    expect(page.locator("#reveal-value")).to_have_value("")
+    page.reload()
+    expect(page.locator("#tokens .entry-name").filter(has_text=HOSTILE)).to_be_visible()
+    assert value not in page.content()
+
+    with claimed.client(value) as program:
+        assert program.get("/python/").is_success
+        assert program.post("/python/stop-all").status_code == 403
+        page.get_by_role("button", name=f"Revoke {HOSTILE}").click()
+        page.locator("#confirm").get_by_role("button", name="Revoke").click()
+        expect(page.locator("#tokens .entry-name").filter(has_text=HOSTILE)).to_have_count(0)
+        assert program.get("/python/").status_code == 401
+
+
+def test_a_secret_is_written_used_and_never_shown(visit: Visit, claimed: Stack) -> None:
+    visit.provoked = {"422", "409"}
+    secret = "hunter2-hunter2"
+    script = "import os\nprint('it has', len(os.environ['KEY']), flush=True)\n"
+    strategy = claimed.upload(script, "User of a secret", restart="never")
+    page = visit.open("/account")
+    form = page.locator("#variables")
+    form.get_by_label("Name").fill("not a name")
+    form.locator("textarea").fill(secret)
+    assert (
+        form.locator("textarea").evaluate("e => getComputedStyle(e).webkitTextSecurity") == "disc"
+    )
+    form.get_by_role("button", name="Set").click()
+    expect(form.locator("[data-field=name] .error")).to_contain_text("cannot be set")
+    form.get_by_label("Name").fill("BROKER")
+    form.get_by_role("button", name="Set").click()
+    expect(form.locator(".entry")).to_contain_text("BROKER")
+    expect(form.locator("textarea")).to_have_value("")
+
+    list_page = visit.page()
+    choose(list_page, "Variables…", "User of a secret")
+    dialog = list_page.locator("#variables")
+    dialog.locator("[name=kind][value=use]").check()
+    dialog.get_by_label("Name", exact=True).fill("KEY")
+    dialog.locator("#variables-source").fill("BROKER")
+    dialog.get_by_role("button", name="Set").click()
+    expect(dialog.locator(".entry")).to_contain_text("Your secret BROKER")
+    expect(dialog.get_by_role("status").filter(has_text="KEY is set")).to_be_visible()
+    dialog.get_by_role("button", name="Close").click()
+    claimed.post(f"/python/start/{strategy}")
+    claimed.wait_log(strategy, f"it has {len(secret)}")
+
+    page.reload()
+    expect(form.locator(".entry")).to_contain_text("BROKER")
+    for path in ("/auth/env", f"/python/env/{strategy}", "/auth/audit"):
+        assert secret not in claimed.http.get(path).text
+    assert secret not in page.content() + list_page.content()
+    form.get_by_role("button", name="Remove BROKER").click()
+    expect(page.get_by_role("alert").filter(has_text="Remove BROKER")).to_be_visible()
+    choose(list_page, "Variables…", "User of a secret")
+    dialog.get_by_role("button", name="Remove KEY").click()
+    expect(dialog.locator(".entry")).to_have_count(0)
+    form.get_by_role("button", name="Remove BROKER").click()
+    expect(form.locator(".entry")).to_have_count(0)
+
+
+def test_who_is_invited_sees_what_is_shared_and_no_more(
+    visiting: Callable[..., Visit], claimed: Stack
+) -> None:
+    claimed.upload(SLEEPER, "Mine")
+    claimed.upload(SLEEPER, "Ours", exchange="NSE")
+    owner, guest = visiting(), visiting(user=None)
+    guest.provoked = {"404"}  # a read may come after it is shared no longer
+    account = owner.open("/account")
+    account.get_by_role("button", name="Invite").click()
+    account.locator("#invite").get_by_role("button", name="Make a link").click()
+    expect(account.locator("#reveal-value")).to_have_value(re.compile(f"^{claimed.url}/join#"))
+    link = account.locator("#reveal-value").input_value()
+    theirs = guest.open(link.removeprefix(claimed.url))
+    expect(theirs.get_by_role("heading", name="You are invited")).to_be_visible()
+    theirs.get_by_label("Name").fill("guest")
+    theirs.locator("#password").fill(PASSWORD)
+    theirs.get_by_role("button", name="Create account").click()
+    expect(theirs.get_by_role("heading", name="Upload your first strategy")).to_be_visible()
+
+    mine = owner.page()
+    choose(mine, "Share…", "Ours")
+    dialog = mine.locator("#share")
+    dialog.get_by_label("User's name").fill("guest")
+    dialog.get_by_role("button", name="Share", exact=True).click()
+    expect(dialog.locator(".entry")).to_contain_text("Viewer")
+    shared = row(theirs, "Ours")
+    expect(shared).to_contain_text(f"Shared by {NAME}")
+    expect(shared.get_by_role("button")).to_have_count(1)
+    expect(shared.get_by_role("button", name="Log Ours")).to_be_visible()
+    expect(row(theirs, "Mine")).to_have_count(0)
+
+    dialog.get_by_label("User's name").fill("guest")
+    dialog.locator("[name=permission][value=operator]").check()
+    dialog.get_by_role("button", name="Share", exact=True).click()
+    press(theirs, "Start", "Ours")
+    expect(shared.locator(".badge")).to_have_text("Running")
+    expect(shared.get_by_role("button", name="More for Ours")).to_be_hidden()
+    expect(shared.get_by_role("button", name="Schedule of Ours")).to_be_hidden()
+
+    for expected in (0, 1, 0):
+        if expected:
+            dialog.get_by_label("User's name").fill("guest")
+            dialog.get_by_role("button", name="Share", exact=True).click()
+        else:
+            dialog.get_by_role("button", name="Remove guest").click()
+        expect(shared).to_have_count(expected)
+
+
+def test_a_viewer_is_not_taught_to_upload(visiting: Callable[..., Visit], claimed: Stack) -> None:
+    join(claimed, "watcher", "viewer")
+    page = visiting(user="watcher").page()
+    expect(page.get_by_text("Nothing is shared with you yet")).to_be_visible()
+    expect(page.get_by_role("button", name="Upload strategy")).to_be_hidden()
+    expect(page.locator("#empty")).to_be_hidden()
+
+
+def test_what_changes_something_proves_that_it_comes_from_the_page(
+    visit: Visit, claimed: Stack
+) -> None:
+    visit.provoked = {"403"}
+    strategy = claimed.upload(SLEEPER, "Guarded")
+    page = visit.page()
+    with page.expect_request(f"**/python/start/{strategy}") as sent:
+        press(page, "Start", "Guarded")
+    cookies = {cookie.get("name"): cookie.get("value") for cookie in visit.context.cookies()}
+    assert sent.value.header_value("x-openbell-csrf") == cookies["openbell_csrf"]
+    forged = f"fetch('/python/stop/{strategy}', {{method: 'POST'}}).then((answer) => answer.json())"
+    assert page.evaluate(forged)["code"] == "forged_request"
+
+
+def test_all_is_stopped_and_told_one_by_one(visit: Visit, claimed: Stack) -> None:
+    names = ("First", "Second")
+    for name in names:
+        strategy = claimed.upload(SLEEPER, name)
+        claimed.post(f"/python/start/{strategy}", params={"wait": 10})
+    claimed.upload(SLEEPER, "At rest")
+    page = visit.page()
+    choose_of_user(page, "Stop all…")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("2 of your strategies run now")
+    dialog.get_by_role("button", name="Stop all").click()
+    expect(dialog.get_by_role("heading")).to_have_text("All is stopped")
+    for name in names:
+        expect(dialog.locator(".entry").filter(has_text=name)).to_contain_text("Gone")
+    dialog.get_by_role("button", name="Close").click()
+    for name in names:
+        expect(row(page, name).locator(".badge")).to_have_text("Stopped")
+
+
+def test_a_password_is_changed_and_people_are_managed(
+    visiting: Callable[..., Visit], claimed: Stack
+) -> None:
+    join(claimed, "carol")
+    admin, carol = visiting(), visiting(user="carol")
+    carol.provoked = {"401"}
+    theirs = carol.open("/account")
+    expect(theirs.locator("#people")).to_be_hidden()
+    theirs.get_by_label("Current password").fill("not this one")
+    theirs.get_by_label("New password").fill("another long password")
+    theirs.get_by_role("button", name="Change password").click()
+    expect(theirs.locator("[data-field=current] .error")).to_contain_text("not your password")
+    theirs.get_by_label("Current password").fill(PASSWORD)
+    theirs.get_by_role("button", name="Change password").click()
+    expect(theirs.get_by_text("Your password is changed.")).to_be_visible()
+    carol.sign_in("carol", "another long password")
+    listed = carol.page()
+
+    people = admin.open("/account").locator("#users .entry").filter(has_text="carol")
+    expect(people).to_contain_text("Trader")
+    people.get_by_role("button", name="Change carol").click()
+    people.page.get_by_role("menuitem", name="Disable…").click()
+    people.page.locator("#confirm").get_by_role("button", name="Disable").click()
+    expect(people).to_contain_text("Disabled")
+    expect(listed).to_have_url(f"{claimed.url}/login")
+
+
+def test_the_account_fits_a_phone(visiting: Callable[..., Visit], claimed: Stack) -> None:
+    visit = visiting(PHONE)
+    page = visit.open("/account")
+    expect(page.locator("#audit .entry").first).to_be_visible()
+    expect(page.locator("#people")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_menu_is_walked_with_the_keyboard(visit: Visit, claimed: Stack) -> None:
+    claimed.upload(SLEEPER, "Keyed")
+    page = visit.page()
+    more = page.get_by_role("button", name="More for Keyed")
+    more.press("Enter")
+    expect(page.get_by_role("menuitem", name="Variables…")).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("menuitem", name="Delete…")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_be_hidden()
+    expect(more).to_be_focused()
+    choose(page, "Share…", "Keyed")
+    page.get_by_role("dialog").press("Escape")
+    expect(more).to_be_focused()

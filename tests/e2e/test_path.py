@@ -160,22 +160,6 @@ time.sleep(600)
     openbell.http.delete(f"/python/delete/{strategy}").raise_for_status()
 
 
-def test_nothing_of_the_host_leaks_into_a_strategy(openbell: Stack) -> None:
-    script = "import os, json; print(json.dumps(sorted(os.environ)))"
-    strategy = openbell.upload(
-        script, "Variables", exchange="NSE", parameters={"OPENALGO_API_KEY": "k", "SYMBOL": "X"}
-    )
-    openbell.post(f"/python/start/{strategy}")
-    openbell.wait_status(strategy, "stopped")
-    assert openbell.log(strategy).strip() == (
-        '["HOME", "LANG", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS",'
-        ' "OMP_NUM_THREADS", "OPENALGO_API_KEY", "OPENALGO_STRATEGY_EXCHANGE",'
-        ' "OPENBELL_RUN_ID", "OPENBLAS_NUM_THREADS", "PATH", "PYTHONUNBUFFERED",'
-        ' "STRATEGY_ID", "STRATEGY_NAME", "SYMBOL"]'
-    )
-    openbell.http.delete(f"/python/delete/{strategy}").raise_for_status()
-
-
 def test_a_log_is_read_by_offset_and_never_cuts_a_character(openbell: Stack) -> None:
     strategy = openbell.upload("print('₹' * 100)", "Rupees")
     openbell.post(f"/python/start/{strategy}")

@@ -1,6 +1,7 @@
 """The bus and the feed, against a real nats-server."""
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import os
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
-from nats.js.kv import KeyValue
+from nats.js.api import KeyValueConfig
 from pydantic import SecretStr
 
 from openbell import feed
@@ -106,14 +107,14 @@ def test_an_error_crosses_the_bus_as_itself(nats: NatsServer, error: OpenbellErr
 
 def test_an_answer_has_the_type_that_its_command_names(nats: NatsServer) -> None:
     async def answer(command: GetRunEnvironment) -> RunEnvironment:
-        return RunEnvironment(variables={"RUN": command.run_id, "ZEICHEN": "नमस्ते\n"})
+        return RunEnvironment(sealed=base64.b64encode(f"{command.run_id} नमस्ते\n".encode()))
 
     async def scenario() -> RunEnvironment:
         async with nats.bus("api") as there, nats.bus("runner") as here:
             await answering(there, GetRunEnvironment, answer)
-            return await here.request(GetRunEnvironment(run_id="r1", epoch=1))
+            return await here.request(GetRunEnvironment(runner="host-1", run_id="r1", epoch=1))
 
-    assert asyncio.run(scenario()).variables == {"RUN": "r1", "ZEICHEN": "नमस्ते\n"}
+    assert asyncio.run(scenario()).sealed.decode() == "r1 नमस्ते\n"
 
 
 def test_nobody_there_is_said_at_once(nats: NatsServer) -> None:
@@ -189,13 +190,14 @@ def test_a_message_that_is_no_command_is_refused_and_the_next_is_answered(
 
 def test_an_answer_too_large_for_the_bus_is_an_error_and_not_silence(nats: NatsServer) -> None:
     async def answer(_: GetRunEnvironment) -> RunEnvironment:
-        return RunEnvironment(variables={"LARGE": "x" * 1024**2})
+        return RunEnvironment(sealed=base64.b64encode(bytes(1024**2)))
 
     async def scenario() -> None:
         async with nats.bus() as bus:
             await answering(bus, GetRunEnvironment, answer)
+            ask = GetRunEnvironment(runner="host-1", run_id="r1", epoch=1)
             with pytest.raises(OpenbellError) as caught:
-                await bus.request(GetRunEnvironment(run_id="r1", epoch=1), timeout_s=0.5)
+                await bus.request(ask, timeout_s=0.5)
             assert "did not answer" not in caught.value.detail
 
     asyncio.run(scenario())
@@ -272,9 +274,9 @@ def test_a_command_reaches_the_runner_that_it_names(nats: NatsServer) -> None:
 @pytest.mark.usefixtures("in_a_hurry")
 def test_a_stranger_is_not_let_in(nats: NatsServer) -> None:
     async def scenario() -> None:
-        settings = NatsSettings(url=nats.url, token=SecretStr("wrong"))
+        settings = NatsSettings(url=nats.url, password=SecretStr("wrong"))
         with pytest.raises(ServiceUnavailable, match="no NATS server"):
-            async with asyncio.timeout(5), connected(settings, "stranger"):
+            async with asyncio.timeout(5), connected(settings, "scheduler"):
                 pass
 
     asyncio.run(scenario())
@@ -734,7 +736,7 @@ def test_runners_come_stay_and_say_farewell(nats: NatsServer) -> None:
             await early.until("host-1", "host-2")
             assert early.present["host-2"] == second_host
 
-            async with nats.bus("second scheduler") as second:
+            async with nats.bus("second-scheduler") as second:
                 late = Watcher()
                 await second.on_presence(late.changed)
                 assert set(late.present) == {"host-1", "host-2"}  # before on_presence returns
@@ -742,7 +744,7 @@ def test_runners_come_stay_and_say_farewell(nats: NatsServer) -> None:
                 await early.until("host-2")
                 await late.until("host-2")
 
-            async with nats.bus("third scheduler") as third:
+            async with nats.bus("third-scheduler") as third:
                 later = Watcher()
                 await third.on_presence(later.changed)
                 assert set(later.present) == {"host-2"}
@@ -764,22 +766,18 @@ def test_each_heartbeat_is_told(nats: NatsServer) -> None:
     asyncio.run(scenario())
 
 
-def test_a_runner_that_leaves_meanwhile_hides_no_other(
-    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys = cast("Any", KeyValue).keys
-
-    async def keys_with_one_that_leaves(self: KeyValue) -> list[str]:
-        return ["ghost", *await keys(self)]
-
-    monkeypatch.setattr(KeyValue, "keys", keys_with_one_that_leaves)
-
+def test_who_has_said_farewell_hides_no_other(nats: NatsServer) -> None:
     async def scenario() -> None:
         async with nats.bus() as bus:
-            await bus.announce(info("host-1"))
+            for runner in ("host-1", "host-2"):
+                await bus.announce(info(runner))
+            await bus.withdraw("host-1")
             watcher = Watcher()
             await bus.on_presence(watcher.changed)
-            assert set(watcher.present) == {"host-1"}
+            assert set(watcher.present) == {"host-2"}
+            assert watcher.changes == 1
+            assert await bus.runner("host-1") is None
+            assert await bus.runner("host-2") == watcher.present["host-2"]
 
     asyncio.run(scenario())
 
@@ -825,17 +823,36 @@ def test_the_heartbeat_of_a_runner_that_died_is_not_taken_for_life(nats: NatsSer
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("login", [{}, {"password": "p"}, {"user": "u", "password": "p"}])
+def test_a_server_without_users_serves_everybody(nats: NatsServer, login: dict[str, str]) -> None:
+    """And its bucket of an earlier release is changed, not refused."""
+    nats.let_everybody_in()
+    settings = NatsSettings.model_validate({"url": nats.url, **login})
+
+    async def scenario() -> None:
+        async with connected(settings, "scheduler") as bus, nats.raw() as raw:
+            await raw.create_key_value(KeyValueConfig(bucket=PRESENCE, ttl=15))
+            await bus.ensure_stores(settings)
+            await store(bus, [1])
+            assert (await bus.stream_state(EVENTS)).last == 1
+            await bus.announce(info("host-1"))
+            assert await bus.runner("host-1") is not None
+
+    asyncio.run(scenario())
+
+
 def test_a_home_outlives_a_change_of_its_streams(nats: NatsServer) -> None:
     """Another release, or another setting, wants them otherwise: they are changed, not refused."""
 
     async def scenario() -> None:
         small = nats.settings.model_copy(update={"artifacts_max_bytes": 60_000})
         async with connected(small, "small") as bus:
+            await bus.ensure_stores(small)
             for number in range(12):  # more than it holds: the cache is emptied, nothing refused
                 await bus.put_artifact(str(number), bytes(20_000))
-        async with connected(
-            small.model_copy(update={"artifacts_max_bytes": 10_000_000}), "large"
-        ) as bus:
+        large = small.model_copy(update={"artifacts_max_bytes": 10_000_000})
+        async with connected(large, "large") as bus:
+            await bus.ensure_stores(large)
             await bus.put_artifact("large", bytes(1_000_000))
             assert await bus.get_artifact("large") == bytes(1_000_000)
 

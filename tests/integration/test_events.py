@@ -6,27 +6,33 @@ from collections.abc import AsyncGenerator, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from openbell.bus import EVENTS, Bus, Stored, StreamState
-from openbell.contracts.errors import ServiceUnavailable
-from openbell.contracts.events import IntentChanged
-from openbell.contracts.model import Intent
+from openbell.contracts.errors import NotSignedIn, ServiceUnavailable
+from openbell.contracts.events import AccessChanged, IntentChanged
+from openbell.contracts.model import Intent, Permission, Scope
+from openbell.db.migrate import upgrade
+from openbell.db.models import ApiToken
+from openbell.db.session import Database
 from openbell.front_door import Asgi
-from openbell.identity import Caller
+from openbell.identity import LOCAL_USER, Caller, Identities, digest
 from openbell.settings import Settings, StatusSettings
 from services.status import stream
 from services.status.fanout import Client, Fanout, Frame
 from services.status.service import serve
 from services.status.stream import EventStream
 from tests.fixtures.nats import NatsServer
+from tests.fixtures.people import somebody
 
 NOW = datetime(2026, 8, 3, 3, 45, tzinfo=UTC)
 BORN = "5f3a"
 PATIENCE_S = 10
 NO_BUS = cast("Bus", None)
+TOKEN = "obt_test"
 
 
 def told(number: int, owner: str = "local") -> IntentChanged:
@@ -71,9 +77,16 @@ class Browser:
         self.ended = False
         self._leaves = asyncio.Event()
         self._more = asyncio.Event()
-        given = [(b"last-event-id", last_id.encode())] if last_id else []
+        given = [(b"authorization", b"Bearer " + TOKEN.encode())]
+        given += [(b"last-event-id", last_id.encode())] if last_id else []
         given += [(b"x-owner", owner.encode())] if owner else []
-        scope = {"type": "http", "method": method, "path": "/python/events", "headers": given}
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": method,
+            "path": "/python/events",
+            "headers": given,
+        }
+        scope["query_string"] = b""
         self.request = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     @property
@@ -89,7 +102,7 @@ class Browser:
     @property
     def taken(self) -> list[int]:
         """The numbers of the events, without those of the stream itself."""
-        return [e.sequence for e in self.events if e.kind not in {"hello", "reset"}]
+        return [e.sequence for e in self.events if e.kind not in {"hello", "reset", "signed_out"}]
 
     @property
     def last_id(self) -> str:
@@ -144,6 +157,24 @@ class Browser:
         self._more.set()
 
 
+class Named:
+    """Callers as a header names them; who is called `nobody` is not signed in."""
+
+    def __init__(self) -> None:
+        self.shared: dict[str, Permission] = {}
+
+    async def caller(self, headers: dict[bytes, bytes]) -> Caller:
+        name = headers.get(b"x-owner", b"local").decode()
+        if name in self.gone:
+            raise NotSignedIn("this session is over")
+        return somebody(name, shared=dict(self.shared))
+
+    gone: frozenset[str] = frozenset()
+
+
+NAMED = cast("Identities", Named())
+
+
 class Hall(Fanout):
     """A fan-out whose clients can be counted, and whose encodings."""
 
@@ -152,10 +183,9 @@ class Hall(Fanout):
         self.present: list[Client] = []
         self.encoded: list[int] = []
 
-    def join(self, owner: str, queue_size: int) -> Client:
-        client = super().join(owner, queue_size)
+    def join(self, client: Client) -> None:
+        super().join(client)
         self.present.append(client)
-        return client
 
     def leave(self, client: Client) -> None:
         super().leave(client)
@@ -175,7 +205,8 @@ class Scene:
 
     def __init__(self, hall: Hall, bus: Bus, settings: StatusSettings) -> None:
         self.hall = hall
-        self.app = EventStream(bus, hall, settings)
+        self.named = Named()
+        self.app = EventStream(bus, hall, cast("Identities", self.named), settings)
         self.browsers: list[Browser] = []
 
     async def open(self, last_id: str = "", *, owner: str = "") -> Browser:
@@ -200,20 +231,9 @@ async def scene(
         assert set_up.hall.present == []
 
 
-@pytest.fixture
-def accounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if callers had accounts."""
-
-    def named(headers: dict[bytes, bytes]) -> Caller:
-        return Caller(headers[b"x-owner"].decode())
-
-    monkeypatch.setattr(stream, "caller", named)
-
-
 # ---- who gets what
 
 
-@pytest.mark.usefixtures("accounts")
 def test_an_owner_sees_only_their_own_live_and_replayed() -> None:
     async def scenario() -> None:
         async with scene() as on:
@@ -232,7 +252,6 @@ def test_an_owner_sees_only_their_own_live_and_replayed() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("accounts")
 def test_an_owner_sees_only_their_own_out_of_the_stream(nats: NatsServer) -> None:
     async def scenario() -> None:
         async with nats.bus() as bus:
@@ -244,6 +263,50 @@ def test_an_owner_sees_only_their_own_out_of_the_stream(nats: NatsServer) -> Non
                 bob = await on.open(f"{BORN}-0", owner="bob")
                 assert bob.taken == [2]
                 assert "alice" not in bob.text
+
+    asyncio.run(scenario())
+
+
+def test_what_an_account_may_see_changes_while_it_watches() -> None:
+    """From the event on that says so: neither what was shared late is missed, nor what is shared
+    no more still told.
+    """
+
+    async def scenario() -> None:
+        async with scene() as on:
+            bob = await on.open(owner="bob")
+
+            def changed(number: int) -> None:
+                event = AccessChanged(owner="bob", at=NOW)
+                on.hall.publish(Stored(number, event.subject, event.encode()))
+
+            on.hall.tell(1, owner="alice")
+            on.named.shared["s3"] = Permission.VIEWER
+            changed(2)
+            await bob.until_number(2)
+            on.hall.tell(3, owner="alice")
+            await bob.until_number(3)
+            on.named.shared.clear()
+            changed(4)
+            on.hall.tell(3, owner="alice")
+            on.hall.tell(6, owner="bob")
+            assert (await bob.until_number(6)).taken == [2, 3, 4, 6]
+            on.named.gone = frozenset({"bob"})
+            changed(7)
+            assert await bob.let_go()
+            assert bob.kinds[-1] == "signed_out"
+            assert bob.taken == [2, 3, 4, 6]
+
+    asyncio.run(scenario())
+
+
+def test_a_credential_that_has_expired_unheard_ends_the_stream() -> None:
+    async def scenario() -> None:
+        async with scene(heartbeat_s=0.02) as on:
+            bob = await on.open(owner="bob")
+            on.named.gone = frozenset({"bob"})
+            assert await bob.let_go()
+            assert bob.kinds == ["hello", "signed_out"]
 
     asyncio.run(scenario())
 
@@ -268,7 +331,7 @@ def test_a_new_client_is_greeted_with_where_it_begins() -> None:
 def test_another_method_is_a_405_problem(method: str) -> None:
     async def scenario() -> None:
         hall = Hall()
-        browser = Browser(EventStream(NO_BUS, hall, StatusSettings()), method=method)
+        browser = Browser(EventStream(NO_BUS, hall, NAMED, StatusSettings()), method=method)
         assert await browser.let_go()
         assert browser.status == 405
         assert browser.headers[b"content-type"] == b"application/problem+json"
@@ -539,7 +602,7 @@ def test_events_during_a_replay_are_neither_lost_nor_doubled(nats: NatsServer) -
                     on.hall.tell(last)
 
                 busy = _Busy(bus, happens)
-                on.app = EventStream(cast("Bus", busy), on.hall, StatusSettings())
+                on.app = EventStream(cast("Bus", busy), on.hall, NAMED, StatusSettings())
                 browser = on.visit(f"{BORN}-0")
                 on.hall.tell(next(numbers))  # after it joined, before it has looked
                 await keep(bus, [11])
@@ -584,7 +647,7 @@ def test_a_replay_that_takes_too_long_ends_in_a_reset() -> None:
             async def next_stored(self, _: str, after: int, _subjects: str) -> Stored | None:
                 return stored(after + 1) if after < 10 else None
 
-        app = EventStream(cast("Bus", Slow()), hall, StatusSettings(queue_size=5))
+        app = EventStream(cast("Bus", Slow()), hall, NAMED, StatusSettings(queue_size=5))
         browser = Browser(app, f"{BORN}-5")
         assert await browser.let_go()
         assert browser.taken == [6, 7, 8, 9, 10]
@@ -604,7 +667,9 @@ def test_a_replay_that_the_stream_does_not_answer_promises_nothing() -> None:
             async def stream_state(self, _: str) -> StreamState:
                 raise ServiceUnavailable("the stream did not confirm")
 
-        browser = Browser(EventStream(cast("Bus", Away()), hall, StatusSettings()), f"{BORN}-5")
+        browser = Browser(
+            EventStream(cast("Bus", Away()), hall, NAMED, StatusSettings()), f"{BORN}-5"
+        )
         assert await browser.let_go()
         assert browser.events == []
         assert browser.ended
@@ -617,24 +682,47 @@ def test_a_replay_that_the_stream_does_not_answer_promises_nothing() -> None:
 
 
 @asynccontextmanager
-async def status_service(bus: Bus) -> AsyncGenerator[Asgi]:
-    async with serve(Settings(status=StatusSettings(heartbeat_s=5)), bus) as app:
+async def status_service(bus: Bus, home: Path) -> AsyncGenerator[Asgi]:
+    """With a database in which TOKEN is the local user's."""
+    settings = Settings(home=home, status=StatusSettings(heartbeat_s=5))
+    await _let_in(settings)
+    async with serve(settings, bus) as app:
         yield app
         await asyncio.sleep(0.05)  # until it has nothing to do: see test_bus on cancellations
 
 
-def test_the_next_life_of_the_service_continues_where_a_browser_was(nats: NatsServer) -> None:
+async def _let_in(settings: Settings) -> None:
+    settings.data.mkdir(exist_ok=True)
+    await upgrade(settings.database_url)
+    database = Database(settings.database_url)
+    async with database.write() as session:
+        await session.merge(
+            ApiToken(
+                id="t",
+                user_id=LOCAL_USER,
+                name="t",
+                token_hash=digest(TOKEN),
+                scopes=list(Scope),
+                created_at=NOW,
+            )
+        )
+    await database.close()
+
+
+def test_the_next_life_of_the_service_continues_where_a_browser_was(
+    nats: NatsServer, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with nats.bus() as bus:
             await keep(bus, [1, 2])
-            async with status_service(bus) as app:
+            async with status_service(bus, tmp_path) as app:
                 browser = await Browser(app).connected()
                 await keep(bus, [3, 4])
                 assert (await browser.until_number(4)).taken == [3, 4]
                 last_id = browser.last_id
                 await browser.end()
             await keep(bus, [5, 6])
-            async with status_service(bus) as app:
+            async with status_service(bus, tmp_path) as app:
                 browser = await Browser(app, last_id).connected()
                 await keep(bus, [7])
                 assert (await browser.until_number(7)).taken == [5, 6, 7]
@@ -644,13 +732,13 @@ def test_the_next_life_of_the_service_continues_where_a_browser_was(nats: NatsSe
     asyncio.run(scenario())
 
 
-def test_two_replicas_number_alike(nats: NatsServer) -> None:
+def test_two_replicas_number_alike(nats: NatsServer, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with (
             nats.bus("one") as one,
             nats.bus("two") as two,
-            status_service(one) as first,
-            status_service(two) as second,
+            status_service(one, tmp_path) as first,
+            status_service(two, tmp_path) as second,
         ):
             browser = await Browser(first).connected()
             await keep(one, range(1, 6))
@@ -667,9 +755,9 @@ def test_two_replicas_number_alike(nats: NatsServer) -> None:
 
 
 @pytest.mark.usefixtures("in_a_hurry")
-def test_kill_9_of_nats_costs_a_browser_nothing(nats: NatsServer) -> None:
+def test_kill_9_of_nats_costs_a_browser_nothing(nats: NatsServer, tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with nats.bus() as bus, status_service(bus) as app:
+        async with nats.bus() as bus, status_service(bus, tmp_path) as app:
             browser = await Browser(app).connected()
             await keep(bus, [1, 2])
             await browser.until_number(2)

@@ -255,7 +255,8 @@ def test_it_stops_promptly_while_a_silent_log_is_followed(home: Path) -> None:
     strategy = stack.upload("import time\ntime.sleep(600)", "silent")
     stack.post(f"/python/start/{strategy}", params={"wait": 10})
     following = HTTPConnection(stack.url.removeprefix("http://"))
-    following.request("GET", f"/python/logs/{strategy}?offset=0&wait=20")
+    bearer = {"Authorization": f"Bearer {stack.token}"}
+    following.request("GET", f"/python/logs/{strategy}?offset=0&wait=20", headers=bearer)
     stack.http.get("/healthz").raise_for_status()  # asked later, so that one is being served
     assert stack.stop() == [0]
     answer = following.getresponse()

@@ -117,7 +117,6 @@ async def desk(folder: Path, schedule: dict[str, Any] | None = None) -> AsyncGen
                 name="S",
                 name_key="s",
                 version=1,
-                parameters={},
                 created_at=long_ago,
             )
         )

@@ -1,14 +1,28 @@
 """The supervisor, over a real bus, with a backend that tells what it was asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from openbell.bus import RUNNERS
-from openbell.contracts.commands import StartRun
+import pytest
+
+from openbell import sealing
+from openbell.bus import RUNNERS, Bus
+from openbell.contracts.commands import (
+    GetRunEnvironment,
+    RunEnvironment,
+    RunVariables,
+    StartRun,
+)
+from openbell.contracts.errors import UnknownRun
 from openbell.contracts.events import RUNNER_EVENT, RunReported
-from openbell.contracts.model import ExitReason, StopStep, stop_ladder
+from openbell.contracts.model import ExitReason, RunState, StopStep, stop_ladder
+from openbell.sealing import RunnerKey
 from openbell.settings import Settings
+from services.runner import supervisor as module
 from services.runner.backends.base import Capabilities, Observation, Recovery, RunHandle, RunSpec
 from services.runner.environments import Environments
 from services.runner.supervisor import Supervisor
@@ -26,6 +40,8 @@ START = StartRun(
     exchange=None,
     ladder=stop_ladder(15),
 )
+KEY = RunnerKey(RunnerKey.made())
+TOKEN = "kite-live-0a1b2c3d"
 LIVE = RunHandle("process", 1, "s-1", "s", 1, "7:7", START.ladder)
 
 
@@ -39,22 +55,27 @@ class Remembering:
     def __init__(self, live: tuple[RunHandle, ...]) -> None:
         self.live = live
         self.started: list[str] = []
+        self.environments: list[Mapping[str, str]] = []
+        self.happened: asyncio.Queue[Observation] = asyncio.Queue()
+        self.acknowledged = 0
 
     async def recover(self) -> Recovery:
         return Recovery(self.live, 0, 0)
 
     async def start(self, spec: RunSpec) -> RunHandle:
         self.started.append(spec.run_id)
+        self.environments.append(spec.environment)
+        assert TOKEN not in repr(spec)
         return LIVE
 
     async def stop(self, run_id: str, ladder: Sequence[StopStep], reason: ExitReason) -> None: ...
 
     async def observations(self, after: int) -> AsyncIterator[Observation]:
-        await asyncio.Event().wait()
-        for observation in ():
-            yield observation
+        while True:
+            yield await self.happened.get()
 
-    async def acknowledge(self, number: int) -> None: ...
+    async def acknowledge(self, number: int) -> None:
+        self.acknowledged = number
 
     async def shut_down(self) -> None: ...
 
@@ -70,17 +91,162 @@ def test_a_live_run_that_is_told_to_start_again_is_not_reported_as_ended(
         async with nats.bus() as bus:
             backend = Remembering((LIVE,))
             environments = Environments(tmp_path, tmp_path / "python")
-            supervisor = Supervisor(Settings(home=tmp_path), bus, backend, environments)
+            supervisor = Supervisor(Settings(home=tmp_path), bus, backend, environments, KEY)
             await supervisor.start(START)  # before it knows what runs
             async with supervisor.running():
                 await supervisor.ready.wait()
                 await supervisor.start(START)
                 while supervisor._preparing:  # pyright: ignore[reportPrivateUsage]
                     await asyncio.sleep(0)
-            last = (await bus.stream_state(RUNNERS)).last
-            stored = [await bus.next_stored(RUNNERS, n) for n in range(last)]
-            events = [RUNNER_EVENT.validate_json(one.payload) for one in stored if one]
-            assert not [event for event in events if isinstance(event, RunReported)]
+            assert await reports(bus) == []
             assert backend.started == []
+
+    asyncio.run(scenario())
+
+
+async def reports(bus: Bus) -> list[RunReported]:
+    last = (await bus.stream_state(RUNNERS)).last
+    stored = [await bus.next_stored(RUNNERS, n) for n in range(last)]
+    events = [RUNNER_EVENT.validate_json(one.payload) for one in stored if one]
+    return [event for event in events if isinstance(event, RunReported)]
+
+
+async def api(bus: Bus, key: RunnerKey = KEY, *, earlier: tuple[str, ...] = ()) -> list[str]:
+    """Tells the variables of every run, sealed to this key; who asked for which is kept."""
+    asked: list[str] = []
+
+    async def answer(command: GetRunEnvironment) -> RunEnvironment:
+        asked.append(command.run_id)
+        variables = {"TOKEN": TOKEN, "SYMBOL": "SBIN"}
+        found = RunVariables(variables=variables, secrets=frozenset({"TOKEN"}), earlier=earlier)
+        purpose = sealing.for_run(command.run_id, command.epoch)
+        sealed = sealing.seal(found.encode(), key.public, purpose)
+        return RunEnvironment(sealed=base64.b64encode(sealed))
+
+    await bus.answer(GetRunEnvironment, answer)
+    return asked
+
+
+def crashed(number: int = 1) -> Observation:
+    return Observation(
+        number,
+        datetime.now(UTC),
+        "s-1",
+        "s",
+        1,
+        RunState.EXITED,
+        exit_code=1,
+        reason=ExitReason.CRASHED,
+    )
+
+
+def in_the_log(home: Path, text: str) -> None:
+    folder = home / "log" / "strategies" / "s"
+    folder.mkdir(parents=True)
+    (folder / "s-1.log").write_text(text)
+
+
+def supervised(home: Path, bus: Bus, backend: Remembering) -> Supervisor:
+    environments = Environments(home, home / "python")
+    return Supervisor(Settings(home=home), bus, backend, environments, KEY)
+
+
+async def until_told(bus: Bus, backend: Remembering) -> RunReported:
+    async with asyncio.timeout(20):
+        while not backend.acknowledged:
+            await asyncio.sleep(0.01)
+    return (await reports(bus))[-1]
+
+
+def test_a_runs_variables_reach_it_and_its_last_line_hides_them(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            asked = await api(bus)
+            body = b"print(1)"
+            digest = hashlib.sha256(body).hexdigest()
+            await bus.put_artifact(digest, body)
+            backend = Remembering(())
+            supervisor = supervised(tmp_path, bus, backend)
+            async with supervisor.running():
+                await supervisor.start(START.model_copy(update={"sha256": digest}))
+                async with asyncio.timeout(20):
+                    while not backend.started:
+                        await asyncio.sleep(0.01)
+                in_the_log(tmp_path, f"trying\nError: {TOKEN} is refused for SBIN\n")
+                backend.happened.put_nowait(crashed())
+                told = await until_told(bus, backend)
+            assert told.detail == f"Error: {'*' * len(TOKEN)} is refused for SBIN"
+            assert backend.environments[0]["TOKEN"] == TOKEN
+            assert backend.environments[0]["SYMBOL"] == "SBIN"
+            assert asked == ["s-1"]
+
+    asyncio.run(scenario())
+
+
+def test_after_its_own_restart_a_runner_asks_what_it_must_hide(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """Also what was replaced while the run lived; and it waits for an api that starts as well."""
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            backend = Remembering((LIVE,))
+            in_the_log(tmp_path, f"Error: {TOKEN} and old-token\n")
+            backend.happened.put_nowait(crashed())
+            async with supervised(tmp_path, bus, backend).running():
+                await asyncio.sleep(0.3)
+                assert backend.acknowledged == 0
+                await api(bus, earlier=("old-token",))
+                told = await until_told(bus, backend)
+            assert told.detail == f"Error: {'*' * len(TOKEN)} and {'*' * 9}"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("why", ["nobody answers", "it is not live", "sealed for another"])
+def test_a_last_line_whose_secrets_are_not_known_is_withheld(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(module, "LEARN_S", 0.3)
+
+    async def unknown(command: GetRunEnvironment) -> RunEnvironment:
+        raise UnknownRun("it is not live")
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            if why == "it is not live":
+                await bus.answer(GetRunEnvironment, unknown)
+            if why == "sealed for another":
+                await api(bus, RunnerKey(RunnerKey.made()))
+            backend = Remembering((LIVE,))
+            in_the_log(tmp_path, f"Error: {TOKEN}\n")
+            backend.happened.put_nowait(crashed())
+            async with supervised(tmp_path, bus, backend).running():
+                told = await until_told(bus, backend)
+            assert (told.state, told.exit_code, told.detail) == (RunState.EXITED, 1, None)
+
+    asyncio.run(scenario())
+
+
+def test_a_run_whose_variables_were_sealed_for_another_runner_does_not_start(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await api(bus, RunnerKey(RunnerKey.made()))
+            body = b"print(1)"
+            digest = hashlib.sha256(body).hexdigest()
+            await bus.put_artifact(digest, body)
+            backend = Remembering(())
+            supervisor = supervised(tmp_path, bus, backend)
+            async with supervisor.running():
+                await supervisor.start(START.model_copy(update={"sha256": digest}))
+                async with asyncio.timeout(20):
+                    while not (told := await reports(bus)):
+                        await asyncio.sleep(0.01)
+            assert (told[0].reason, backend.started) == (ExitReason.START_FAILED, [])
+            assert "not sealed for this runner" in (told[0].detail or "")
 
     asyncio.run(scenario())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openbell.front_door import DISCONNECTED, Asgi, FrontDoor, Incoming, Outgoing, Scope
+from openbell.front_door import DISCONNECTED, LOOPBACK, Asgi, FrontDoor, Incoming, Outgoing, Scope
 
 Sent = list[MutableMapping[str, Any]]
 
@@ -21,7 +21,7 @@ def answering(text: str) -> Asgi:
 
 
 def door() -> FrontDoor:
-    front = FrontDoor()
+    front = FrontDoor(LOOPBACK)
     front.mount(["/"], answering("api"))
     front.mount(["/python/events"], answering("status"))
     return front
@@ -162,7 +162,7 @@ def test_whom_a_page_asks_does_not_matter() -> None:
 def test_an_address_is_exact_and_the_root_takes_the_rest(
     path: str, who: str, *, api_first: bool
 ) -> None:
-    front = FrontDoor()
+    front = FrontDoor(LOOPBACK)
     mounted = [("/", "api"), ("/python/events", "status")]
     for address, name in mounted if api_first else reversed(mounted):
         front.mount([address], answering(name))
@@ -170,7 +170,7 @@ def test_an_address_is_exact_and_the_root_takes_the_rest(
 
 
 def test_an_address_that_nobody_serves_is_a_404() -> None:
-    front = FrontDoor()
+    front = FrontDoor(LOOPBACK)
     front.mount(["/python/events"], answering("status"))
     sent = request(front, "/python/", host="localhost")
     assert sent[0]["status"] == 404
@@ -183,7 +183,7 @@ def test_nothing_but_http_is_spoken(kind: str) -> None:
         raise AssertionError
 
     async def scenario() -> None:
-        front = FrontDoor()
+        front = FrontDoor(LOOPBACK)
         front.mount(["/"], fail)
         host = [(b"host", b"evil.example")]
         await front({"type": kind, "path": "/", "headers": host}, never, _unsent)
@@ -213,7 +213,7 @@ class Listener:
 
 def test_closing_ends_every_waiting_request_and_all_that_come() -> None:
     async def scenario() -> None:
-        front, app = FrontDoor(), Listener()
+        front, app = FrontDoor(LOOPBACK), Listener()
         front.mount(["/"], app)
         waiting = [asyncio.create_task(front(SCOPE, never, _unsent)) for _ in range(5)]
         await asyncio.sleep(0)
@@ -230,7 +230,7 @@ def test_closing_ends_every_waiting_request_and_all_that_come() -> None:
 
 def test_what_the_client_sends_comes_through_in_order() -> None:
     async def scenario() -> None:
-        front, app = FrontDoor(), Listener()
+        front, app = FrontDoor(LOOPBACK), Listener()
         front.mount(["/"], app)
         incoming = [{"type": "http.request"}, {"type": "http.request"}, dict(DISCONNECTED)]
 
@@ -246,7 +246,7 @@ def test_what_the_client_sends_comes_through_in_order() -> None:
 
 def test_a_broken_connection_is_told_to_the_app() -> None:
     async def scenario() -> None:
-        front = FrontDoor()
+        front = FrontDoor(LOOPBACK)
         front.mount(["/"], Listener())
 
         async def receive() -> MutableMapping[str, Any]:
@@ -269,7 +269,7 @@ def test_an_app_that_leaves_its_request_leaves_nothing_waiting() -> None:
             raise
 
     async def scenario() -> None:
-        front = FrontDoor()
+        front = FrontDoor(LOOPBACK)
         front.mount(["/"], Listener())
         request = asyncio.create_task(front(SCOPE, receive, _unsent))
         await asyncio.sleep(0.01)

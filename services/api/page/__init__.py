@@ -7,6 +7,12 @@ from typing import Any
 from openbell.front_door import Asgi, Incoming, Outgoing, Scope
 
 PAGE = Path(__file__).parent
+PAGES = {
+    "/": "index.html",
+    "/login": "login.html",
+    "/join": "join.html",
+    "/account": "account.html",
+}
 HEADERS = [
     (
         b"content-security-policy",
@@ -31,7 +37,7 @@ def guarded(app: Asgi) -> Asgi:
             await send(message)
 
         path: str = scope["path"]
-        of_page = path in {"/", "/python/"} or path.startswith("/page/")
+        of_page = path in {*PAGES, "/python/"} or path.startswith("/page/")
         await app(scope, receive, send_guarded if of_page else send)
 
     return serve

@@ -3,26 +3,36 @@
 
 /** @typedef {{id: string, epoch: number, state: string, due_at: ?string, granted_at: string, started_at: ?string, exited_at: ?string, exit_code: ?number, signal: ?string, detail: ?string}} Run */
 /** @typedef {{kind: "always"} | {kind: "market", exchange: string, start: string, stop: ?string, weekdays: string[]}} Schedule */
-/** @typedef {{id: string, name: string, exchange: ?string, status: string, reason: string, next_start: ?string, next_stop: ?string, retry_at: ?string, intent: string, stop_grace_s: number, schedule: ?Schedule, version: {filename: string}, run: ?Run, created_at: string}} Strategy */
+/** @typedef {"owner" | "operator" | "viewer" | "admin"} Access What the user may do with a strategy, and why. */
+/** @typedef {{id: string, name: string, owner: {id: string, name: string}, access: Access, exchange: ?string, status: string, reason: string, next_start: ?string, next_stop: ?string, retry_at: ?string, intent: string, stop_grace_s: number, schedule: ?Schedule, version: {filename: string}, run: ?Run, created_at: string}} Strategy */
 /** @typedef {{offset: number, next_offset: number, size: number, ended: boolean, content: string}} LogView */
 /** @typedef {{field: string, message: string, line?: number, column?: number}} FieldError */
+/** @typedef {{user: {id: string, name: string, role: string}, scopes: string[]}} Me */
+
+const CSRF = "openbell_csrf=";
 
 /** What the server refused, or could not be asked: its status is then 0. */
 export class Problem extends Error {
-  /** @param {string} message @param {FieldError[]} errors @param {number} status */
-  constructor(message, errors = [], status = 0) {
+  /**
+   * @param {string} message @param {FieldError[]} errors
+   * @param {{status?: number, code?: string, retryAfter?: number}} answer `retryAfter`: seconds.
+   */
+  constructor(message, errors = [], { status = 0, code = "", retryAfter = 0 } = {}) {
     super(message);
     this.errors = errors;
     this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter;
   }
 }
 
 /**
- * Never from the browser's cache: `/python/` is this page, too.
+ * Never from the browser's cache: `/python/` is this page, too. Whoever is not signed in any more
+ * goes to sign in, and nothing that waits for the answer goes on.
  * @param {string} path @param {RequestInit} [options] @returns {Promise<any>}
  */
 export async function ask(path, options = {}) {
-  const headers = { accept: "application/json", ...options.headers };
+  const headers = { accept: "application/json", ...proof(options.method), ...options.headers };
   /** @type {Response} */
   let answer;
   try {
@@ -33,7 +43,35 @@ export async function ask(path, options = {}) {
   }
   const body = await answer.json().catch(() => ({}));
   if (answer.ok) return body;
-  throw new Problem(body.detail || body.title || `The server answered ${answer.status}`, body.errors, answer.status);
+  if (body.code === "not_signed_in" && leaveToSignIn()) return new Promise(() => {});
+  const retryAfter = Number(answer.headers.get("retry-after")) || 0;
+  const { status } = answer;
+  throw new Problem(body.detail || body.title || `The server answered ${status}`, body.errors, { status, code: body.code, retryAfter });
+}
+
+/** @param {string} path @param {unknown} [body] */
+export function post(path, body) {
+  if (body === undefined) return ask(path, { method: "POST" });
+  return ask(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+}
+
+/** @param {string} path */
+export const remove = (path) => ask(path, { method: "DELETE" });
+
+/** @param {string} [method] What no other site can send: it cannot read our cookies. @returns {Record<string, string>} */
+function proof(method = "GET") {
+  const cookie = document.cookie.split("; ").find((one) => one.startsWith(CSRF));
+  return method === "GET" || !cookie ? {} : { "x-openbell-csrf": cookie.slice(CSRF.length) };
+}
+
+/** Whether it leaves: the pages for those who are not signed in stay. */
+function leaveToSignIn() {
+  const { pathname, search, hash } = location;
+  if (pathname === "/login" || pathname === "/join") return false;
+  const here = pathname + search + hash;
+  const next = encodeURIComponent(here).replaceAll("%2F", "/");
+  location.replace(here === "/" ? "/login" : `/login#next=${next}`);
+  return true;
 }
 
 /** @param {string} action @param {string} id @param {Record<string, string | number | boolean>} [query] */

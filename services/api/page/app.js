@@ -5,6 +5,7 @@
  * An event says only which strategy has changed; its row is then read again.
  */
 
+/** @import {Me} from "./api.js" */
 /** @import {Row} from "./row.js" */
 import { address, ask } from "./api.js";
 import { DeleteDialog } from "./delete.js";
@@ -12,11 +13,15 @@ import { $, enabled } from "./dom.js";
 import { Events } from "./events.js";
 import { List } from "./list.js";
 import { LogPanel } from "./log.js";
+import { Menu } from "./menu.js";
 import { complain, toast } from "./messages.js";
 import { Reader } from "./reader.js";
 import { ScheduleDialog } from "./schedule.js";
+import { StopAllDialog } from "./stopall.js";
+import { ShareDialog, VariablesDialog } from "./strategy_dialogs.js";
 import { everySecond } from "./time.js";
 import { UploadDialog } from "./upload.js";
+import { User } from "./user.js";
 
 /** @type {Record<string, string>} */
 const DONE = { start: "started", stop: "stopped", restart: "restarted", resume: "resumed" };
@@ -29,8 +34,14 @@ const reader = new Reader(list);
 const log = new LogPanel();
 const schedule = new ScheduleDialog(reader);
 const deletion = new DeleteDialog(reader);
-new UploadDialog(reader);
-new Events(reader);
+const variables = new VariablesDialog();
+const share = new ShareDialog();
+const upload = new UploadDialog(reader);
+const stopAll = new StopAllDialog(list, reader);
+const menu = new Menu();
+const user = new User(menu, allow, (me) => stopAll.begin(me));
+user.read();
+new Events(reader, () => user.read());
 
 $("rows").addEventListener("click", (event) => {
   const button = /** @type {Element} */ (event.target).closest("button");
@@ -39,13 +50,29 @@ $("rows").addEventListener("click", (event) => {
 });
 everySecond(() => document.body.classList.contains("stale") || list.tick(Date.now()));
 
+/** @param {Me} me */
+function allow({ scopes }) {
+  list.uploads = upload.allowed = scopes.includes("edit");
+  $("open-upload").hidden = !upload.allowed;
+  list.summarise();
+}
+
 /** @param {Row} row @param {HTMLElement} button */
 function act(row, button) {
   const action = button.dataset.action ?? "";
   if (action === "log") log.open(row.strategy, button);
   else if (action === "schedule") schedule.begin(row.strategy);
-  else if (action === "delete") deletion.begin(row.strategy);
+  else if (action === "more") more(row, button);
   else command(row, action);
+}
+
+/** @param {Row} row @param {HTMLElement} button */
+function more(row, button) {
+  menu.toggle(button, [
+    { text: "Variables…", act: () => variables.begin(row.strategy) },
+    { text: "Share…", act: () => share.begin(row.strategy) },
+    { text: "Delete…", act: () => deletion.begin(row.strategy), danger: true },
+  ]);
 }
 
 /** @param {Row} row @param {string} action */

@@ -26,7 +26,7 @@ export class DeleteDialog extends Dialog {
 
   /** @param {Strategy | null} strategy @param {string} id */
   changed(strategy, id) {
-    if (this.el.open && strategy && this.strategy?.id === id) this.explain(strategy);
+    if (this.dialog.open && strategy && this.strategy?.id === id) this.explain(strategy);
   }
 
   /** @param {Strategy} strategy */

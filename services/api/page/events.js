@@ -8,16 +8,17 @@ import { moment } from "./time.js";
 const EVENTS = [
   "strategy_uploaded", "strategy_deleted", "schedule_changed", "schedule_removed", "intent_changed",
   "plan_changed", "run_granted", "run_started", "run_stopping", "run_exited", "strategy_gave_up",
-  "start_delayed", "start_missed",
+  "start_delayed", "start_missed", "strategy_shared", "variables_changed",
 ];
 const PATIENCE_MS = 2000; // before a lost connection gets a banner
 const REOPEN_MS = 1000;
 const ASLEEP_MS = 60_000;
 
 export class Events {
-  /** @param {Reader} reader */
-  constructor(reader) {
+  /** @param {Reader} reader @param {() => void} whoAmI Leads away whoever is not signed in any more. */
+  constructor(reader, whoAmI) {
     this.reader = reader;
+    this.whoAmI = whoAmI;
     this.lastSign = Date.now();
     this.warning = 0;
     reader.onList = () => this.live();
@@ -36,12 +37,20 @@ export class Events {
     this.source = new EventSource("/python/events");
     for (const kind of ["hello", "reset"]) this.source.addEventListener(kind, () => this.gap());
     for (const kind of EVENTS) this.source.addEventListener(kind, (event) => this.told(event));
+    this.source.addEventListener("access_changed", () => this.otherRights());
     this.source.addEventListener("error", () => this.lost());
   }
 
   gap() {
     this.lastSign = Date.now();
     this.reader.all();
+  }
+
+  /** Something was shared or is no longer, or the user may do more or less. */
+  otherRights() {
+    this.lastSign = Date.now();
+    this.whoAmI();
+    this.reader.afresh();
   }
 
   /** @param {MessageEvent} event */
@@ -62,8 +71,12 @@ export class Events {
     document.body.classList.remove("stale");
   }
 
-  /** The browser connects again by itself, unless it was answered with an error. */
+  /**
+   * The browser connects again by itself, unless it was answered with an error. It does not tell
+   * which: the session may be over.
+   */
   lost() {
+    this.whoAmI();
     this.show("reconnecting", "Reconnecting…");
     this.warnLater();
     const { source } = this;

@@ -3,7 +3,7 @@
 
 /** @import {Strategy} from "./api.js" */
 import { $, button, element, write } from "./dom.js";
-import { capital } from "./words.js";
+import { capital, ownerWords } from "./words.js";
 
 export class Filter {
   /** @param {string[]} statuses @param {() => void} onChange */
@@ -51,7 +51,7 @@ export class Filter {
   /** @param {Strategy} s */
   matches(s) {
     if (this.status && s.status !== this.status) return false;
-    const words = [s.name, s.id, s.exchange ?? "", s.reason, s.version.filename];
+    const words = [s.name, s.id, s.exchange ?? "", s.reason, s.version.filename, ownerWords(s)];
     return !this.text || words.join("\n").toLowerCase().includes(this.text);
   }
 

@@ -34,6 +34,8 @@ export class List {
     this.misplaced = new Set();
     this.heldUntil = 0;
     this.loaded = false;
+    /** @type {boolean | null} Whether the user may upload; null: not known yet. */
+    this.uploads = null;
     this.summing = false;
     this.filter = new Filter(Object.keys(RANK), () => {
       for (const row of this.order) this.hideOrShow(row);
@@ -152,7 +154,8 @@ export class List {
     $("strategies").setAttribute("aria-busy", String(!this.loaded));
     $("strategies").hidden = this.loaded && !shown;
     $("toolbar").hidden = this.loaded && !some;
-    $("empty").hidden = !this.loaded || some;
+    $("empty").hidden = !this.loaded || some || this.uploads !== true;
+    $("empty-shared").hidden = !this.loaded || some || this.uploads !== false;
     $("no-match").hidden = !some || shown > 0;
     document.title = trouble ? `(${trouble}) Openbell` : "Openbell";
   }

@@ -8,12 +8,19 @@ const AT_MOST = 4;
 
 /** @param {string} text @param {"info" | "error"} kind */
 export function toast(text, kind = "info") {
+  settle();
   const made = element("div", `toast ${kind}`);
   made.setAttribute("role", kind === "error" ? "alert" : "status");
   made.append(element("p", "", text), button("link", "Dismiss", () => made.remove()));
   $("toasts").append(made);
   if ($("toasts").childElementCount > AT_MOST) $("toasts").firstElementChild?.remove();
   setTimeout(() => made.remove(), kind === "error" ? 20_000 : 7000);
+}
+
+/** While a dialog is open, nothing outside it is seen clearly, read out or pressed. */
+export function settle() {
+  const home = document.querySelector("dialog[open]") ?? document.body;
+  if ($("toasts").parentElement !== home) home.append($("toasts"));
 }
 
 /** @param {string} what @param {unknown} error */

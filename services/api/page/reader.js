@@ -47,6 +47,12 @@ export class Reader {
     this.list.remove(id);
   }
 
+  /** What could not be seen may be seen again. */
+  afresh() {
+    this.gone.clear();
+    this.all();
+  }
+
   /** Anything may have changed. */
   all() {
     this.everything = true;

@@ -4,9 +4,9 @@
 /** @import {Strategy} from "./api.js" */
 import { $, enable, find, hint, named, write } from "./dom.js";
 import { ago, duration, exact, moment } from "./time.js";
-import { capital, isLive, lastChange, nextOf, runDetail, runWords, scheduleWords } from "./words.js";
+import { capital, isLive, lastChange, mayEdit, mayOperate, nextOf, ownerWords, runDetail, runWords, scheduleWords } from "./words.js";
 
-const LABELLED = ["start", "stop", "restart", "log", "delete"];
+const LABELLED = { start: "Start", stop: "Stop", restart: "Restart", log: "Log", more: "More for" };
 
 export class Row {
   /** @param {Strategy} strategy @param {number} ticket */
@@ -45,12 +45,15 @@ export class Row {
     write(parts.exchange, s.exchange ?? "");
     parts.exchange.hidden = !s.exchange;
     write(parts.file, s.version.filename);
+    write(parts.owner, ownerWords(s));
+    parts.owner.hidden = s.access === "owner";
     this.el.dataset.status = parts.badge.dataset.status = s.status;
     write(parts.badge, capital(s.status));
     const detail = s.run ? runDetail(s.run) : "";
     write(parts.reason, capital(detail ? s.reason.replace(`: ${detail}`, "") : s.reason));
     hint(parts.reason, s.reason);
     write(parts.schedule, scheduleWords(s.schedule));
+    write(parts.plan, s.schedule ? scheduleWords(s.schedule) : "No schedule");
     write(parts.detail, detail);
     hint(parts.detail, detail);
     parts.detail.classList.toggle("mono", s.run?.state === "exited");
@@ -65,7 +68,7 @@ export class Row {
   }
 
   showActions() {
-    const { strategy: s, buttons } = this;
+    const { strategy: s, parts, buttons } = this;
     const live = isLive(s);
     const wouldStart = s.intent !== "stop" && Boolean(s.schedule || s.retry_at || s.status === "waiting");
     enable(buttons.start, !this.busy && !live);
@@ -73,9 +76,13 @@ export class Row {
     enable(buttons.restart, !this.busy && live);
     enable(buttons.resume, !this.busy);
     enable(buttons.log, s.run !== null);
-    buttons.resume.hidden = !(s.schedule && s.intent === "stop");
-    for (const action of LABELLED) {
-      buttons[action].setAttribute("aria-label", `${capital(action)} ${s.name}`);
+    buttons.resume.hidden = !(s.schedule && s.intent === "stop" && mayOperate(s));
+    parts.operations.hidden = !mayOperate(s);
+    buttons.schedule.hidden = !mayEdit(s);
+    parts.plan.hidden = mayEdit(s);
+    buttons.more.classList.toggle("absent", !mayEdit(s));
+    for (const [action, label] of Object.entries(LABELLED)) {
+      buttons[action].setAttribute("aria-label", `${label} ${s.name}`);
       hint(buttons[action], capital(action));
     }
     if (!live && wouldStart) hint(buttons.stop, "Keep it stopped until you start or resume it");

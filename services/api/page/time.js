@@ -6,6 +6,7 @@ const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 const clock = new Intl.DateTimeFormat(undefined, CLOCK);
 const weekdayClock = new Intl.DateTimeFormat(undefined, { weekday: "short", ...CLOCK });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "short" });
+const medium = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long", hourCycle: "h23" });
 
 const SECOND = 1000;
@@ -15,6 +16,9 @@ const DAY = 24 * HOUR;
 
 /** @param {number} at @param {number} now The time, with its weekday unless that is today. */
 export const moment = (at, now) => (day.format(at) === day.format(now) ? clock : weekdayClock).format(at);
+
+/** @param {number} at The day and the time. */
+export const stamp = (at) => medium.format(at);
 
 /** @param {number} at */
 export const exact = (at) => full.format(at);

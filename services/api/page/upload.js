@@ -21,6 +21,7 @@ export class UploadDialog extends Dialog {
   constructor(reader) {
     super("upload");
     this.reader = reader;
+    this.allowed = true;
     /** @type {File | null} */
     this.file = null;
     /** @type {HTMLInputElement} */
@@ -59,7 +60,7 @@ export class UploadDialog extends Dialog {
   listenForDrops() {
     let depth = 0;
     /** @param {DragEvent} event */
-    const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
+    const carriesFile = (event) => this.allowed && event.dataTransfer?.types.includes("Files");
     /** @param {number} to */
     const enter = (to) => document.body.classList.toggle("dropping", (depth = Math.max(0, to)) > 0);
     document.addEventListener("dragenter", (event) => carriesFile(event) && enter(depth + 1));
@@ -71,7 +72,7 @@ export class UploadDialog extends Dialog {
       enter(0);
       const file = event.dataTransfer?.files[0];
       if (!file || document.querySelector("dialog[open]:not(#upload)")) return;
-      if (this.el.open) this.choose(file);
+      if (this.dialog.open) this.choose(file);
       else this.begin(file);
     });
   }

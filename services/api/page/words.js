@@ -12,6 +12,18 @@ export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 /** @param {Strategy} s */
 export const isLive = (s) => s.run !== null && s.run.state !== "exited";
 
+/** @param {Strategy} s Start and stop it. */
+export const mayOperate = (s) => s.access !== "viewer";
+
+/** @param {Strategy} s Schedule, share and delete it. */
+export const mayEdit = (s) => s.access === "owner" || s.access === "admin";
+
+/** @param {Strategy} s Whose it is, unless it is the user's own. */
+export function ownerWords({ access, owner }) {
+  if (access === "owner") return "";
+  return access === "admin" ? `Owned by ${owner.name}` : `Shared by ${owner.name}`;
+}
+
 /** @param {?Schedule} schedule */
 export function scheduleWords(schedule) {
   if (!schedule) return "Add a schedule";

@@ -13,7 +13,6 @@ from openbell.contracts.commands import (
     ListSessions,
     LogChunk,
     PlanStrategy,
-    ReadLog,
     RestartStrategy,
     ResumeStrategy,
     RetireStrategy,
@@ -28,13 +27,25 @@ from openbell.contracts.errors import (
     UnknownExchange,
     UnknownRun,
 )
-from openbell.contracts.model import RestartPolicy, RunState
+from openbell.contracts.model import RestartPolicy, RunState, Scope
 from openbell.contracts.schedules import Market, Schedule, stored
 from openbell.db.models import Run
 from services.api import uploads
-from services.api.context import Api, Owner
-from services.api.logs import LogView, log_view
+from services.api.access import (
+    Editing,
+    Operating,
+    OwnOperating,
+    Reading,
+    Trading,
+    administrator,
+    own,
+)
+from services.api.acts import StrategyAct
+from services.api.audit import entry
+from services.api.context import Api
+from services.api.logs import LogView, log_view, read_masked
 from services.api.page import PAGE
+from services.api.stopping import Hold, Stopped, StopWait, has_ended, stop_all
 from services.api.view import RunView, StrategyView, run_view
 
 router = APIRouter(prefix="/python", tags=["strategies"])
@@ -61,31 +72,46 @@ class StrategyList(BaseModel):
 
 
 @router.get("/", summary="List your strategies", response_model=StrategyList)
-async def list_strategies() -> FileResponse:
-    """In a browser, this is the page. The list itself is answered by `services/api/listing.py`."""
-    return FileResponse(PAGE / "index.html")
+async def list_strategies(
+    request: Request,
+    api: Api,
+    everybody: Annotated[bool, Query(description="All there are; for admins.")] = False,
+) -> Response:
+    """Yours, and what is shared with you. In a browser, this is the page.
+
+    Without `everybody` it is `services/api/listing.py` that answers.
+    """
+    if "text/html" in request.headers.get("accept", ""):
+        return FileResponse(PAGE / "index.html")
+    if everybody:
+        act = await administrator(request, api)
+        await api.audit.write([entry(act)])
+        body = await api.board.all(act.caller)
+    else:
+        act = await own(Scope.READ)(request, api)
+        body = await api.board.list(act.caller)
+    return Response(b'{"strategies":' + body + b"}", media_type="application/json")
 
 
 @router.get("/status/{strategy_id}", summary="Tell where a strategy stands")
-async def status(strategy_id: str, api: Api, owner: Owner) -> StrategyView:
-    return await api.board.get(owner, strategy_id)
+async def status(act: Reading) -> StrategyView:
+    return act.strategy
 
 
 @router.get("/runs/{strategy_id}", summary="List the latest runs, newest first")
 async def runs(
-    strategy_id: str,
+    act: Reading,
     api: Api,
-    owner: Owner,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> list[RunView]:
-    return [run_view(run) for run in await api.store.runs(owner, strategy_id, limit)]
+    return [run_view(run) for run in await api.store.runs(act.id, limit)]
 
 
 @router.post("/upload", status_code=201, summary="Upload a strategy")
 async def upload(
     request: Request,
+    act: Trading,
     api: Api,
-    owner: Owner,
     file: Annotated[UploadFile, File(description="One .py file, UTF-8.")],
     name: Annotated[str | None, Form(description="By default, the file's.")] = None,
     exchange: Annotated[
@@ -93,6 +119,11 @@ async def upload(
     ] = None,
     parameters: Annotated[
         str | None, Form(description='Environment variables: {"SYMBOL": "SBIN"}')
+    ] = None,
+    secrets: Annotated[str | None, Form(description='Masked in logs: {"PIN": "1234"}')] = None,
+    uses: Annotated[
+        str | None,
+        Form(description='Your own secrets by name: {"OPENALGO_API_KEY": "zerodha-live"}'),
     ] = None,
     restart: Annotated[RestartPolicy, Form()] = RestartPolicy.ON_FAILURE,
     stop_grace_s: Annotated[
@@ -103,28 +134,28 @@ async def upload(
     uploads.check_fields(await request.form())
     source = uploads.check_source(file.filename, await file.read(), api.settings.max_source_bytes)
     chosen = uploads.check_name(name, source.filename)
-    variables = uploads.check_parameters(parameters)
+    variables = uploads.check_form(parameters, secrets, uses)
     segment = await _known_exchange(api, exchange) if exchange else None
     strategy_id = await api.store.create(
-        owner,
+        act,
         chosen,
         source,
         exchange=segment,
-        parameters=variables,
+        variables=variables,
         restart=restart,
         stop_grace_s=stop_grace_s,
     )
     api.board.mark(strategy_id)
-    return Outcome(strategy=await api.board.get(owner, strategy_id))
+    return Outcome(strategy=await api.board.get(strategy_id))
 
 
 @router.post("/start/{strategy_id}", status_code=202, summary="Start a strategy now")
-async def start(strategy_id: str, api: Api, owner: Owner, wait: Wait = 0) -> Outcome:
+async def start(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
     """At any time, whatever its schedule says. With `wait`, until it runs or has failed to."""
-    standing = await api.command(owner, StartStrategy(strategy_id=strategy_id))
+    standing = await api.command(act, StartStrategy(strategy_id=act.id))
     return await _outcome(
         api,
-        owner,
+        act,
         standing,
         lambda view: (
             view.run is not None
@@ -136,21 +167,20 @@ async def start(strategy_id: str, api: Api, owner: Owner, wait: Wait = 0) -> Out
 
 
 @router.post("/stop/{strategy_id}", status_code=202, summary="Stop a strategy now")
-async def stop(strategy_id: str, api: Api, owner: Owner, wait: Wait = 0) -> Outcome:
+async def stop(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
     """It stays stopped until it is started or resumed. With `wait`, until all of it is gone."""
-    standing = await api.command(owner, StopStrategy(strategy_id=strategy_id))
-    return await _outcome(api, owner, standing, _has_ended, wait)
+    standing = await api.command(act, StopStrategy(strategy_id=act.id))
+    return await _outcome(api, act, standing, has_ended, wait)
 
 
 @router.post("/restart/{strategy_id}", status_code=202, summary="Stop and start a strategy")
-async def restart(strategy_id: str, api: Api, owner: Owner, wait: Wait = 0) -> Outcome:
+async def restart(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
     """The new run begins when the old one is gone. With `wait`, until the new one runs."""
-    before = await api.board.get(owner, strategy_id)
-    epoch = before.run.epoch if before.run else 0
-    standing = await api.command(owner, RestartStrategy(strategy_id=strategy_id))
+    epoch = act.strategy.run.epoch if act.strategy.run else 0
+    standing = await api.command(act, RestartStrategy(strategy_id=act.id))
     return await _outcome(
         api,
-        owner,
+        act,
         standing,
         lambda view: (
             view.run is not None
@@ -162,28 +192,37 @@ async def restart(strategy_id: str, api: Api, owner: Owner, wait: Wait = 0) -> O
 
 
 @router.post("/resume/{strategy_id}", status_code=202, summary="Let the schedule decide again")
-async def resume(strategy_id: str, api: Api, owner: Owner) -> Outcome:
-    standing = await api.command(owner, ResumeStrategy(strategy_id=strategy_id))
-    return await _outcome(api, owner, standing)
+async def resume(act: Operating, api: Api) -> Outcome:
+    standing = await api.command(act, ResumeStrategy(strategy_id=act.id))
+    return await _outcome(api, act, standing)
+
+
+@router.post("/stop-all", summary="Stop all your strategies")
+async def stop_mine(
+    act: OwnOperating, api: Api, wait: StopWait = 600, hold: Hold = True
+) -> Stopped:
+    """Answers when all of them are gone, with a list. They stay stopped until you start or resume
+    them.
+    """
+    return await stop_all(api, act, act.caller.user, wait, hold=hold)
 
 
 @router.post("/schedule/{strategy_id}", summary="Set when a strategy runs")
-async def set_schedule(strategy_id: str, schedule: Schedule, api: Api, owner: Owner) -> Outcome:
+async def set_schedule(schedule: Schedule, act: Editing, api: Api) -> Outcome:
     """Checked as a whole first: on any error the old schedule stays as it was."""
-    await api.board.get(owner, strategy_id)
     if isinstance(schedule, Market):
         segment = await _known_exchange(api, schedule.exchange)
         schedule = schedule.model_copy(update={"exchange": segment})
-    await api.store.set_schedule(owner, strategy_id, stored(schedule))
-    return await _replanned(api, owner, strategy_id)
+    await api.store.set_schedule(act, stored(schedule))
+    return await _replanned(api, act)
 
 
 @router.delete("/schedule/{strategy_id}", summary="Remove a strategy's schedule")
-async def remove_schedule(strategy_id: str, api: Api, owner: Owner) -> Outcome:
+async def remove_schedule(act: Editing, api: Api) -> Outcome:
     """What runs goes on; nothing starts or stops it any more but you."""
-    if not await api.store.remove_schedule(owner, strategy_id):
-        return Outcome(note="it had no schedule", strategy=await api.board.get(owner, strategy_id))
-    return await _replanned(api, owner, strategy_id)
+    if not await api.store.remove_schedule(act):
+        return Outcome(note="it had no schedule", strategy=act.strategy)
+    return await _replanned(api, act)
 
 
 class Deleted(BaseModel):
@@ -193,23 +232,25 @@ class Deleted(BaseModel):
 
 @router.delete("/delete/{strategy_id}", summary="Delete a strategy")
 async def delete(
-    strategy_id: str,
+    act: Editing,
     api: Api,
-    owner: Owner,
     stop: Annotated[bool, Query(description="Stop it first, if it runs.")] = False,
 ) -> Deleted:
     """Refused while it runs, unless `stop` is asked for. Its logs stay.
 
     Deleted only when all of its run is gone: until then it is shown, and holds its name.
     """
-    standing = await api.command(owner, RetireStrategy(strategy_id=strategy_id, stop=stop))
-    api.board.mark(strategy_id)
-    view = await api.board.wait_for(owner, strategy_id, _has_ended, GONE_S)
-    if not _has_ended(view):
-        raise StrategyIsRunning(f"{view.name} is told to stop and still cleans up: delete it later")
-    await api.store.delete(owner, strategy_id)
-    api.board.mark(strategy_id)
-    return Deleted(id=strategy_id, note="it was stopped first" if standing.run_id else None)
+    async with api.requesting(act):
+        standing = await api.bus.request(RetireStrategy(strategy_id=act.id, stop=stop))
+        api.board.mark(act.id)
+        view = await api.board.wait_for(act.id, has_ended, GONE_S)
+        if not has_ended(view):
+            raise StrategyIsRunning(
+                f"{view.name} is told to stop and still cleans up: delete it later"
+            )
+        await api.store.delete(act)
+    api.board.mark(act.id)
+    return Deleted(id=act.id, note="it was stopped first" if standing.run_id else None)
 
 
 @router.get(
@@ -219,9 +260,8 @@ async def delete(
     responses={200: {"content": {"text/plain": {}}}},
 )
 async def logs(
-    strategy_id: str,
+    act: Reading,
     api: Api,
-    owner: Owner,
     run: Annotated[str | None, Query(description="By default, the latest.")] = None,
     offset: Annotated[
         int, Query(description="In bytes, from the beginning; a negative one counts from the end.")
@@ -236,7 +276,7 @@ async def logs(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
     while True:
-        row = await api.store.run(owner, strategy_id, run)
+        row = await api.store.run(act.id, run)
         left = deadline - loop.time()
         view = await _read_log(api, row, offset, limit, min(left, SLICE_S))
         if view.content or view.ended or left <= 0:
@@ -247,47 +287,49 @@ async def logs(
 
 
 async def _read_log(api: Api, run: Run, offset: int, limit: int, wait_s: float) -> LogView:
-    """What the log holds from there. Waits for more only while the run may write it."""
-    command = ReadLog(
-        strategy_id=run.strategy_id,
-        run_id=run.id,
-        offset=offset,
-        limit=limit,
-        wait_s=max(0, wait_s) if run.live else 0,
-    )
+    """What the log holds from there; of a live run that has not begun to write, nothing yet."""
     try:
-        return log_view(run, await api.bus.request(command, run.runner))
+        chunk = await read_masked(
+            api.bus, api.vault, run, offset=offset, limit=limit, wait_s=max(0, wait_s)
+        )
+        return log_view(run, chunk)
     except UnknownRun:
         if not run.live:
             raise
         return log_view(run, LogChunk(offset=0, next_offset=0, size=0, data=b""))
 
 
-def _has_ended(view: StrategyView) -> bool:
-    return view.run is None or view.run.state is RunState.EXITED
-
-
 async def _outcome(
     api: Api,
-    owner: str,
+    act: StrategyAct,
     standing: Standing,
     so: Callable[[StrategyView], bool] = lambda _: True,
     wait: float = 0,
 ) -> Outcome:
-    api.board.mark(standing.strategy_id)
-    view = await api.board.wait_for(owner, standing.strategy_id, so, wait)
-    return Outcome(note=standing.note, strategy=view)
+    api.board.mark(act.id)
+    return await _seen(api, act, standing.note, so, wait)
 
 
-async def _replanned(api: Api, owner: str, strategy_id: str) -> Outcome:
+async def _replanned(api: Api, act: StrategyAct) -> Outcome:
     """The schedule is kept already; a scheduler that is away reads it when it is back."""
     try:
-        standing = await api.command(owner, PlanStrategy(strategy_id=strategy_id))
+        standing = await api.bus.request(PlanStrategy(strategy_id=act.id))
     except ServiceUnavailable as error:
-        api.board.mark(strategy_id)
-        note = f"kept; it takes effect later: {error.detail}"
-        return Outcome(note=note, strategy=await api.board.get(owner, strategy_id))
-    return await _outcome(api, owner, standing)
+        api.board.mark(act.id)
+        return await _seen(api, act, f"kept; it takes effect later: {error.detail}")
+    return await _outcome(api, act, standing)
+
+
+async def _seen(
+    api: Api,
+    act: StrategyAct,
+    note: str | None,
+    so: Callable[[StrategyView], bool] = lambda _: True,
+    wait: float = 0,
+) -> Outcome:
+    """The strategy once it is so, as the caller sees it."""
+    view = await api.board.wait_for(act.id, so, wait)
+    return Outcome(note=note, strategy=view.model_copy(update={"access": act.strategy.access}))
 
 
 async def _known_exchange(api: Api, exchange: str) -> str:

@@ -5,7 +5,7 @@ A backend owns nothing that dies with the runner. What runs is owned by somethin
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
@@ -50,7 +50,7 @@ class RunSpec:
     script: str
     """Relative to `folder`, as the user would write it: `python script`."""
     folder: Path
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     log: Path
     ladder: tuple[StopStep, ...]
     """How it wants to be stopped."""

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbell.contracts.errors import InvalidRequest, InvalidSource, TooLarge
-from services.api.uploads import check_name, check_parameters, check_source, new_id
+from services.api.uploads import (
+    Given,
+    check_form,
+    check_name,
+    check_own,
+    check_source,
+    check_variables,
+    new_id,
+)
 
 LIMIT = 1024**2
 
@@ -123,14 +131,58 @@ def test_ids_of_one_name_differ() -> None:
         '{"A": "' + "x" * 40_000 + '"}',
     ],
 )
-def test_bad_parameters_are_refused(text: str) -> None:
+@pytest.mark.parametrize("field", ["parameters", "secrets", "uses"])
+def test_bad_variables_are_refused_and_never_echoed(text: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_form(**{"parameters": None, "secrets": None, "uses": None, field: text})
+    told = caught.value.problem().model_dump_json()
+    assert told.startswith('{"code":"invalid_request"')
+    assert (caught.value.errors or [])[0]["field"].split(".")[0] == field
+    assert "xxx" not in told
+
+
+def test_values_become_texts() -> None:
+    given = check_form('{"SYMBOL": "SBIN", "QUANTITY": 5}', '{"PIN": 1234}', '{"KEY": "paper"}')
+    assert given.parameters == {"SYMBOL": "SBIN", "QUANTITY": "5"}
+    assert given.secrets == {"PIN": "1234"}
+    assert given.uses == {"KEY": "paper"}
+    assert check_form(None, "", " ") == Given()
+
+
+def test_one_name_has_one_meaning() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_variables({"PIN": "a"}, {"PIN": "1234"}, {})
+    assert (caught.value.errors or [])[0]["field"] == "secrets.PIN"
+    with pytest.raises(InvalidRequest) as caught:
+        check_variables({}, {"PIN": "1234"}, {}, ["PIN"])
+    assert (caught.value.errors or [])[0]["field"] == "remove.PIN"
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", "-x", "x" * 65, "\ud800", "ключ"])
+def test_a_secret_has_a_plain_name(name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_own({}, {name: "value-of-it"})
+    assert "value-of-it" not in caught.value.problem().model_dump_json()
     with pytest.raises(InvalidRequest):
-        check_parameters(text)
+        check_variables({}, {}, {"KEY": name})
 
 
-def test_parameters_become_texts() -> None:
-    assert check_parameters('{"SYMBOL": "SBIN", "QUANTITY": 5}') == {
-        "SYMBOL": "SBIN",
-        "QUANTITY": "5",
+def test_a_users_own_secret_may_be_named_freely() -> None:
+    assert check_own({"SYMBOL": "SBIN"}, {"zerodha-live": "k"}).secrets == {"zerodha-live": "k"}
+    with pytest.raises(InvalidRequest):
+        check_own({"not-a-variable": "x"}, {})
+
+
+def test_a_number_of_thousands_of_digits_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        check_variables({"N": 10**5000}, {}, {})
+
+
+def test_the_audit_is_told_names_alone() -> None:
+    given = check_variables({"SYMBOL": "SBIN"}, {"PIN": "1234"}, {"KEY": "paper"}, ["OLD"])
+    assert given.names == {
+        "parameters": ["SYMBOL"],
+        "secrets": ["PIN"],
+        "uses": {"KEY": "paper"},
+        "removed": ["OLD"],
     }
-    assert check_parameters(None) == {}

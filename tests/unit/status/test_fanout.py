@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from openbell.bus import Stored, StreamState
-from openbell.contracts.events import RunStarted
+from openbell.contracts.events import AccessChanged, RunStarted
+from openbell.contracts.model import Permission, Role
 from services.status import fanout as module
 from services.status.fanout import Client, Fanout, Frame
+from tests.fixtures.people import somebody
 
 NOW = datetime(2026, 8, 3, 3, 45, tzinfo=UTC)
 
@@ -25,6 +27,17 @@ def new(last: int = 0) -> Fanout:
     return Fanout(StreamState("5f3a", 1, last))
 
 
+def joined(fanout: Fanout, owner: str, queue_size: int, **fields: Any) -> Client:
+    client = Client(
+        somebody(owner, **fields), everybody=False, headers={}, known_at=0, queue_size=queue_size
+    )
+    fanout.join(client)
+    return client
+
+
+LOCAL = joined(new(), "local", 1)
+
+
 def queued(client: Client) -> list[int]:
     return [client.queue.get_nowait().sequence for _ in range(client.queue.qsize())]
 
@@ -35,17 +48,29 @@ def sequences(frames: list[Frame] | None) -> list[int] | None:
 
 def test_an_owner_gets_only_their_own() -> None:
     fanout = new()
-    alice, bob, nobody = (fanout.join(owner, 10) for owner in ("alice", "bob", "alic"))
+    alice, bob, nobody = (joined(fanout, owner, 10) for owner in ("alice", "bob", "alic"))
     for sequence, owner in enumerate(["alice", "bob", "alice", "carol"], 1):
         fanout.publish(event(sequence, owner))
     assert (queued(alice), queued(bob), queued(nobody)) == ([1, 3], [2], [])
-    assert sequences(fanout.recent("bob", 0)) == [2]
-    assert sequences(fanout.recent("alic", 0)) == []
+    assert sequences(fanout.recent(bob, 0)) == [2]
+    assert sequences(fanout.recent(nobody, 0)) == []
+
+
+def test_what_is_shared_is_seen_and_an_account_is_its_owners_alone() -> None:
+    fanout = new()
+    shared = {"ema-1a2b3c": Permission.VIEWER}
+    friend, stranger = joined(fanout, "bob", 10, shared=shared), joined(fanout, "carol", 10)
+    admin = joined(fanout, "dora", 10, role=Role.ADMIN)
+    admin.everybody = True
+    fanout.publish(event(1, "alice"))
+    changed = AccessChanged(owner="alice", at=NOW)
+    fanout.publish(Stored(2, changed.subject, changed.encode()))
+    assert (queued(friend), queued(stranger), queued(admin)) == ([1], [], [1])
 
 
 def test_all_tabs_of_one_owner_get_all() -> None:
     fanout = new()
-    tabs = [fanout.join("local", 10) for _ in range(3)]
+    tabs = [joined(fanout, "local", 10) for _ in range(3)]
     fanout.publish(event(1))
     assert [queued(tab) for tab in tabs] == [[1]] * 3
 
@@ -59,7 +84,7 @@ def test_a_frame_is_what_a_browser_reads() -> None:
 
 def test_an_event_is_encoded_once_however_many_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     fanout = new()
-    clients = [fanout.join("local", 10) for _ in range(200)]
+    clients = [joined(fanout, "local", 10) for _ in range(200)]
     encoded: list[int] = []
     encode = Fanout.encode
 
@@ -77,7 +102,7 @@ def test_an_event_is_encoded_once_however_many_clients(monkeypatch: pytest.Monke
 
 def test_a_client_that_does_not_read_is_marked_and_others_are_unaffected() -> None:
     fanout = new()
-    slow, quick = fanout.join("local", 5), fanout.join("local", 5)
+    slow, quick = joined(fanout, "local", 5), joined(fanout, "local", 5)
     read: list[int] = []
     for sequence in range(1, 101):
         fanout.publish(event(sequence))
@@ -91,7 +116,7 @@ def test_a_client_that_does_not_read_is_marked_and_others_are_unaffected() -> No
 @pytest.mark.parametrize(("several", "overflows"), [(5, False), (6, True)])
 def test_a_full_queue_is_not_yet_too_full(several: int, *, overflows: bool) -> None:
     fanout = new()
-    client = fanout.join("local", 5)
+    client = joined(fanout, "local", 5)
     for sequence in range(1, several + 1):
         fanout.publish(event(sequence))
     assert client.overflowed.is_set() == overflows
@@ -99,7 +124,7 @@ def test_a_full_queue_is_not_yet_too_full(several: int, *, overflows: bool) -> N
 
 def test_memory_does_not_grow_with_what_nobody_reads() -> None:
     fanout = new()
-    clients = [fanout.join("local", 10) for _ in range(50)]
+    clients = [joined(fanout, "local", 10) for _ in range(50)]
     for sequence in range(1, 2 * module.RECENT):
         fanout.publish(event(sequence))
     assert all(client.queue.qsize() == 10 for client in clients)
@@ -109,7 +134,7 @@ def test_memory_does_not_grow_with_what_nobody_reads() -> None:
 
 def test_who_has_left_gets_nothing_and_may_leave_twice() -> None:
     fanout = new()
-    client = fanout.join("local", 5)
+    client = joined(fanout, "local", 5)
     fanout.leave(client)
     fanout.leave(client)
     fanout.publish(event(1))
@@ -118,13 +143,13 @@ def test_who_has_left_gets_nothing_and_may_leave_twice() -> None:
 
 def test_memory_reaches_back_as_far_as_it_says() -> None:
     fanout = new(last=100)
-    assert fanout.recent("local", 100) is None  # it does not know yet what came before
+    assert fanout.recent(LOCAL, 100) is None  # it does not know yet what came before
     for sequence in range(101, 104):
         fanout.publish(event(sequence))
-    assert sequences(fanout.recent("local", 99)) is None
-    assert sequences(fanout.recent("local", 100)) == [101, 102, 103]
-    assert sequences(fanout.recent("local", 102)) == [103]
-    assert sequences(fanout.recent("local", 103)) == []
+    assert sequences(fanout.recent(LOCAL, 99)) is None
+    assert sequences(fanout.recent(LOCAL, 100)) == [101, 102, 103]
+    assert sequences(fanout.recent(LOCAL, 102)) == [103]
+    assert sequences(fanout.recent(LOCAL, 103)) == []
 
 
 def test_memory_forgets_the_oldest() -> None:
@@ -133,8 +158,8 @@ def test_memory_forgets_the_oldest() -> None:
     for sequence in range(1, last + 1):
         fanout.publish(event(sequence))
     assert fanout.sequence == last
-    assert fanout.recent("local", 9) is None
-    assert sequences(fanout.recent("local", 10)) == list(range(11, last + 1))
+    assert fanout.recent(LOCAL, 9) is None
+    assert sequences(fanout.recent(LOCAL, 10)) == list(range(11, last + 1))
 
 
 def test_numbers_that_the_stream_no_longer_has_are_no_gap() -> None:
@@ -142,8 +167,8 @@ def test_numbers_that_the_stream_no_longer_has_are_no_gap() -> None:
     for sequence in (5, 9, 10):
         fanout.publish(event(sequence))
     assert fanout.sequence == 10
-    assert sequences(fanout.recent("local", 5)) == [9, 10]
-    assert sequences(fanout.recent("local", 7)) == [9, 10]
+    assert sequences(fanout.recent(LOCAL, 5)) == [9, 10]
+    assert sequences(fanout.recent(LOCAL, 7)) == [9, 10]
 
 
 @pytest.mark.parametrize("text", ["नमस्ते", '"', "\r", "\u2028", "\\n"])

@@ -1,0 +1,74 @@
+"""What lies in the home to let its owner in: whoever can read it there, owns this Openbell."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openbell import private_files
+from openbell.contracts.model import Role, Scope
+from openbell.db.models import ApiToken, Invitation
+from openbell.identity import LOCAL_USER, digest, is_claimed
+from services.api.auth.changes import Changes, new_id, new_value
+
+LOCAL_TOKEN = "local-token"  # noqa: S105 - the name of a file
+"""For the command line on this machine."""
+SETUP_TOKEN = "setup-token"  # noqa: S105
+"""Of the link that claims the first account; gone once somebody has."""
+SETUP_LASTS = timedelta(days=3650)
+
+
+async def prepare(changes: Changes, data: Path) -> None:
+    await asyncio.to_thread(data.mkdir, mode=0o700, parents=True, exist_ok=True)
+    async with changes.write() as session:
+        await _prepare_local_token(session, changes, data / LOCAL_TOKEN)
+        await _prepare_setup(session, changes, data / SETUP_TOKEN)
+
+
+async def _prepare_local_token(session: AsyncSession, changes: Changes, file: Path) -> None:
+    kept = await asyncio.to_thread(_kept, file)
+    known = select(ApiToken.id).where(ApiToken.token_hash == digest(kept))
+    if kept and (await session.exec(known)).first() is not None:
+        return
+    value = new_value("obt")
+    session.add(
+        ApiToken(
+            id=new_id("t"),
+            user_id=LOCAL_USER,
+            name="this machine",
+            token_hash=digest(value),
+            scopes=list(Scope),
+            created_at=changes.clock(),
+        )
+    )
+    await asyncio.to_thread(private_files.write, file, value)
+
+
+async def _prepare_setup(session: AsyncSession, changes: Changes, file: Path) -> None:
+    if await is_claimed(session):
+        await asyncio.to_thread(file.unlink, missing_ok=True)
+        return
+    kept = await asyncio.to_thread(_kept, file)
+    known = select(Invitation.id).where(Invitation.token_hash == digest(kept))
+    if kept and (await session.exec(known)).first() is not None:
+        return
+    value, now = new_value("setup"), changes.clock()
+    session.add(
+        Invitation(
+            id=new_id("i"),
+            token_hash=digest(value),
+            role=Role.ADMIN,
+            user_id=LOCAL_USER,
+            created_by=LOCAL_USER,
+            created_at=now,
+            expires_at=now + SETUP_LASTS,
+        )
+    )
+    await asyncio.to_thread(private_files.write, file, value)
+
+
+def _kept(file: Path) -> str:
+    """Raises ServiceUnavailable when others could read it."""
+    return private_files.read(file).strip() if file.exists() else ""

@@ -1,0 +1,678 @@
+"""Variables in a real database: sealed there, opened for their run, masked ever after."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import shutil
+import sqlite3
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from alembic import command
+from sqlalchemy import create_engine
+from sqlmodel import select
+
+from openbell import sealing
+from openbell.bus import Bus
+from openbell.contracts.base import utc_now
+from openbell.contracts.commands import GetRunEnvironment, LogChunk, ReadLog, RunVariables
+from openbell.contracts.errors import (
+    InvalidRequest,
+    SealBroken,
+    SecretInUse,
+    ServiceUnavailable,
+    UnknownRun,
+    UnknownSecret,
+    UnknownStrategy,
+)
+from openbell.contracts.model import Role, RunnerInfo, RunState, Scope
+from openbell.db import migrate
+from openbell.db.models import ApiOutbox, AuditEntry, Run, Strategy, Variable
+from openbell.db.session import Database
+from openbell.identity import Caller
+from openbell.outbox import Outbox
+from openbell.sealing import RunnerKey
+from services.api import vault as module
+from services.api.acts import Act, StrategyAct
+from services.api.delivery import Delivery
+from services.api.keyring import Keyring
+from services.api.logs import read_masked
+from services.api.uploads import MOST_VARIABLES, Given
+from services.api.vault import Vault
+from services.runner import logs as runner_logs
+from tests.fixtures.nats import NatsServer
+
+NOW = datetime(2026, 8, 3, 3, 45, tzinfo=UTC)
+NO_BUS = cast("Bus", None)
+KEY = "kite-live-0a1b2c3d4e"
+PIN = "pin-471108"
+PAPER = "kite-paper-9z8y7x"
+
+
+class Home:
+    """A database, a key file, and a vault on them; `reopened` is another process's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = Database(f"sqlite+aiosqlite:///{folder / 'openbell.db'}")
+        self.keys = folder / "keys"
+        self.vault = self.reopened()
+
+    def reopened(self, setting: str | None = None) -> Vault:
+        keyring = Keyring.of(setting, self.keys)
+        return Vault(self.database, Outbox(ApiOutbox, self.database, NO_BUS), keyring)
+
+    async def add(
+        self, name: str, given: Given, *, owner: str = "ann", run: str | None = "local"
+    ) -> None:
+        """A strategy, of which `name-1` runs on this runner."""
+        async with self.database.write() as session:
+            session.add(
+                Strategy(id=name, owner=owner, name=name, name_key=name, version=1, created_at=NOW)
+            )
+            await self.vault.add(session, owner, name, given)
+            if run is not None:
+                session.add(
+                    Run(
+                        id=f"{name}-1",
+                        strategy_id=name,
+                        owner=owner,
+                        epoch=1,
+                        runner=run,
+                        state=RunState.RUNNING,
+                        version=1,
+                        granted_at=utc_now(),
+                    )
+                )
+
+    async def found(self, name: str, vault: Vault | None = None) -> RunVariables:
+        return await (vault or self.vault).for_run(f"{name}-1", 1, "local")
+
+    async def rows(self) -> list[Variable]:
+        async with self.database.read() as session:
+            return list((await session.exec(select(Variable))).all())
+
+    async def audit(self) -> list[AuditEntry]:
+        async with self.database.read() as session:
+            return list((await session.exec(select(AuditEntry))).all())
+
+    def execute(self, statement: str, *values: Any) -> None:
+        with contextlib.closing(sqlite3.connect(self.folder / "openbell.db")) as connection:
+            connection.execute(statement, values)
+            connection.commit()
+
+    def holds(self, value: str) -> list[Path]:
+        return [
+            file
+            for file in self.folder.rglob("*")
+            if file.is_file() and value.encode() in file.read_bytes()
+        ]
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("migrated") / "openbell.db"
+    asyncio.run(migrate.upgrade(f"sqlite+aiosqlite:///{file}"))
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return file
+
+
+@pytest.fixture
+def folder(migrated: Path, tmp_path: Path) -> Path:
+    shutil.copy(migrated, tmp_path)
+    return tmp_path
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path) -> AsyncGenerator[Home]:
+    home = Home(folder)
+    try:
+        yield home
+    finally:
+        await home.database.close()
+
+
+def caller(user: str = "ann") -> Caller:
+    return Caller(user, user, Role.TRADER, frozenset(Scope), "c1", {})
+
+
+def act(user: str = "ann") -> Act:
+    return Act(caller(user), "set_own_variables", "127.0.0.1", "r1")
+
+
+def on(strategy_id: str, *, owner: str = "ann", user: str = "ann") -> StrategyAct:
+    strategy: Any = SimpleNamespace(id=strategy_id)
+    return StrategyAct(
+        caller(user), "set_strategy_variables", "127.0.0.1", "r1", strategy=strategy, owner=owner
+    )
+
+
+async def brokers(home: Home) -> None:
+    """Two brokers, two keys; one parameter for everything."""
+    own = Given(parameters={"REGION": "IN"}, secrets={"kite-live": KEY, "kite-paper": PAPER})
+    await home.vault.change_own(act(), own)
+
+
+def test_a_run_sees_what_its_owner_set_and_nothing_else(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await brokers(home)
+            await home.vault.change_own(act("bob"), Given(parameters={"OTHERS": "x"}))
+            given = Given(
+                parameters={"SYMBOL": "SBIN"}, secrets={"PIN": PIN}, uses={"API_KEY": "kite-paper"}
+            )
+            await home.add("ema", given)
+            await home.add("plain", Given(parameters={"REGION": "US"}))
+            found = await home.found("ema")
+            assert found.variables == {
+                "REGION": "IN",
+                "SYMBOL": "SBIN",
+                "PIN": PIN,
+                "API_KEY": PAPER,
+            }
+            assert found.secrets == {"PIN", "API_KEY"}
+            assert found.earlier == ()
+            plain = await home.found("plain")
+            assert (plain.variables, plain.secrets) == ({"REGION": "US"}, frozenset())
+
+    asyncio.run(scenario())
+
+
+def test_another_use_is_another_broker_at_the_next_start(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await brokers(home)
+            await home.add("ema", Given(uses={"API_KEY": "kite-paper"}))
+            await home.vault.change(on("ema"), Given(uses={"API_KEY": "kite-live"}))
+            found = await home.found("ema")
+            assert found.variables["API_KEY"] == KEY
+            assert found.earlier == (PAPER,)  # the run that is live may still hold it
+            await home.vault.change_own(act(), Given(secrets={"kite-live": "kite-live-anew"}))
+            found = await home.found("ema")
+            assert found.variables["API_KEY"] == "kite-live-anew"
+            assert set(found.earlier) == {PAPER, KEY}
+            await home.vault.change(on("ema"), Given(remove=("API_KEY",)))
+            assert "API_KEY" not in (await home.found("ema")).variables
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_named_stays_and_a_kind_may_change(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given(parameters={"A": "1", "B": "2"}, secrets={"PIN": PIN}))
+            await home.vault.change(
+                on("ema"), Given(parameters={"A": "3"}, secrets={"B": "four"}, remove=("C",))
+            )
+            rows = await home.vault.variables("ann", "ema")
+            assert [(row.name, row.kind) for row in rows] == [
+                ("A", "parameter"),
+                ("B", "secret"),
+                ("PIN", "secret"),
+            ]
+            found = await home.found("ema")
+            assert found.variables == {"A": "3", "B": "four", "PIN": PIN}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("change", "because"),
+    [
+        ("UPDATE run SET epoch = 2", UnknownRun),
+        ("UPDATE run SET runner = 'other'", UnknownRun),
+        ("UPDATE run SET state = 'exited'", UnknownRun),
+        ("UPDATE variable SET sealed = x'00' || CAST('planted' AS BLOB)", SealBroken),
+        ("UPDATE variable SET sealed = substr(sealed, 1, 20)", SealBroken),
+        ("UPDATE variable SET name = 'PIN2' WHERE name = 'PIN'", SealBroken),
+        ("UPDATE variable SET kind = 'parameter' WHERE name = 'PIN'", SealBroken),
+        ("UPDATE variable SET owner = 'ann', strategy_id = 'ema' WHERE owner = 'bob'", SealBroken),
+        ("UPDATE variable SET sealed = (SELECT sealed FROM variable WHERE name = 'Q')", SealBroken),
+        (
+            "UPDATE variable SET retired_at = CASE WHEN retired_at IS NULL THEN '2030-01-01'"
+            " END, sealed = (SELECT max(sealed) FROM variable WHERE name = 'PIN')",
+            SealBroken,
+        ),
+    ],
+)
+def test_nothing_is_handed_out_that_is_not_just_what_was_set(
+    folder: Path, change: str, because: type[Exception]
+) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given(secrets={"PIN": "old-" + PIN}))
+            await home.vault.change(on("ema"), Given(secrets={"PIN": PIN, "Q": "qqqqqq"}))
+            await home.add("bobs", Given(secrets={"BOBS": "bob-value"}), owner="bob", run=None)
+            home.execute("DROP INDEX ix_variable_name")
+            home.execute(change)
+            with pytest.raises(because) as caught:
+                await home.found("ema")
+            assert PIN not in str(caught.value)
+
+    asyncio.run(scenario())
+
+
+def test_no_value_is_in_any_file_nor_in_the_audit_nor_in_the_event(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await brokers(home)
+            await home.add("ema", Given(parameters={"SYMBOL": "symbol-sbin"}))
+            given = Given(secrets={"PIN": PIN}, uses={"API_KEY": "kite-live"}, remove=("SYMBOL",))
+            await home.vault.change(on("ema"), given)
+            for value in (KEY, PIN, PAPER, "symbol-sbin"):
+                assert home.holds(value) == []
+            own, changed = await home.audit()
+            assert own.before == {}
+            assert own.after == {
+                "parameters": ["REGION"],
+                "secrets": ["kite-live", "kite-paper"],
+                "changed": ["REGION", "kite-live", "kite-paper"],
+            }
+            assert (changed.owner, changed.strategy_id) == ("ann", "ema")
+            assert changed.before == {"parameters": ["SYMBOL"]}
+            assert changed.after == {
+                "secrets": ["PIN"],
+                "uses": {"API_KEY": "kite-live"},
+                "changed": ["API_KEY", "PIN", "SYMBOL"],
+            }
+            async with home.database.read() as session:
+                (event,) = (await session.exec(select(ApiOutbox))).all()
+            assert event.subject == "openbell.v1.event.ann.ema.variables_changed"
+            assert json.loads(event.payload)["names"] == ["API_KEY", "PIN", "SYMBOL"]
+
+    asyncio.run(scenario())
+
+
+def test_a_secret_must_be_there_to_be_used_and_stays_while_it_is(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            with pytest.raises(UnknownSecret) as caught:
+                await home.add("ema", Given(uses={"API_KEY": "kite-live"}))
+            assert (caught.value.errors or [])[0]["field"] == "uses.API_KEY"
+            await brokers(home)
+            with pytest.raises(UnknownSecret):  # a parameter is none
+                await home.add("ema", Given(uses={"API_KEY": "REGION"}))
+            with pytest.raises(UnknownSecret):  # nor is another's
+                await home.add("ema", Given(uses={"API_KEY": "kite-live"}), owner="bob")
+            await home.add("ema", Given(uses={"API_KEY": "kite-live"}))
+            for given in (Given(remove=("kite-live",)), Given(parameters={"kite-live": "x"})):
+                with pytest.raises(SecretInUse, match="kite-live by ema"):
+                    await home.vault.change_own(act(), given)
+            await home.vault.change_own(act("bob"), Given(remove=("kite-live",)))
+            await home.vault.change_own(act(), Given(remove=("kite-paper",)))
+            home.execute("UPDATE strategy SET deleted_at = '2026-01-01'")
+            await home.vault.change_own(act(), Given(remove=("kite-live",)))
+            with pytest.raises(UnknownStrategy):
+                await home.vault.change(on("ema"), Given(parameters={"A": "1"}))
+
+    asyncio.run(scenario())
+
+
+def test_limits_count_what_is_there_already(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            many = {f"V{n}": "x" for n in range(MOST_VARIABLES)}
+            await home.add("ema", Given(parameters=many))
+            with pytest.raises(InvalidRequest):
+                await home.vault.change(on("ema"), Given(parameters={"ONE_MORE": "x"}))
+            big = {f"V{n}": "x" * 30_000 for n in range(9)}
+            with pytest.raises(InvalidRequest):
+                await home.vault.change(on("ema"), Given(parameters=big))
+            await home.vault.change(on("ema"), Given(parameters={"NEW": "x"}, remove=("V0",)))
+
+    asyncio.run(scenario())
+
+
+def test_what_was_replaced_is_masked_still_up_to_a_number(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given(secrets={"PIN": "value-0000"}))
+            first = await home.vault.mask("ann", "ema")
+            assert await home.vault.mask("ann", "ema") is first
+            for n in range(1, 30):
+                await home.vault.change(on("ema"), Given(secrets={"PIN": f"value-{n:04}"}))
+            await home.vault.change(on("ema"), Given(remove=("PIN",)))
+            await home.vault.change_own(act(), Given(secrets={"kite-live": KEY}))
+            mask = await home.vault.mask("ann", "ema")
+            assert mask.text(f"value-0029 value-0010 value-0001 {KEY}") == (
+                f"{'*' * 10} {'*' * 10} value-0001 {'*' * len(KEY)}"
+            )
+            retired = [row for row in await home.rows() if row.retired_at]
+            assert len(retired) == module.MOST_RETIRED
+            assert (await home.vault.mask("bob", "ema")).patterns == ()
+
+    asyncio.run(scenario())
+
+
+# ---- keys
+
+
+async def filled(home: Home) -> None:
+    await brokers(home)
+    await home.add("ema", Given(parameters={"A": "1"}, secrets={"PIN": PIN}))
+    await home.vault.change(on("ema"), Given(secrets={"PIN": PIN + "x"}))
+
+
+def keys_in(home: Home) -> int:
+    return len(home.keys.read_text().split())
+
+
+def test_rotation_seals_everything_anew_and_drops_the_old_key(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await filled(home)
+            before = home.keys.read_text()
+            old = {row.id: row.sealed for row in await home.rows()}
+            done = await home.vault.rotate(act())
+            assert (done.resealed, done.broken) == (6, 0)
+            assert keys_in(home) == 1
+            assert home.keys.read_text() != before
+            assert not [row for row in await home.rows() if row.sealed in old.values()]
+            found = await home.found("ema", home.reopened())
+            assert found.variables["PIN"] == PIN + "x"
+            assert {entry.outcome for entry in (await home.audit())[-2:]} == {"requested", "done"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 3])
+def test_a_rotation_that_is_killed_loses_nothing_and_is_ended_by_the_next_start(
+    folder: Path, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await filled(home)
+            looks, not_under = 0, module._not_under  # pyright: ignore[reportPrivateUsage]
+
+            async def killed(*arguments: Any) -> Any:
+                nonlocal looks
+                if looks == batches:
+                    raise KeyboardInterrupt
+                looks += 1
+                return await not_under(*arguments)
+
+            monkeypatch.setattr(module, "_not_under", killed)
+            with pytest.raises(KeyboardInterrupt):
+                await home.vault.rotate(act())
+            monkeypatch.setattr(module, "_not_under", not_under)
+            assert keys_in(home) == 2
+            again = home.reopened()
+            assert (await home.found("ema", again)).variables["PIN"] == PIN + "x"
+            assert (await again.reseal()).resealed == 6 - 2 * batches
+            assert keys_in(home) == 1
+            found = await home.found("ema", home.reopened())
+            assert found.variables["PIN"] == PIN + "x"
+            assert (await again.mask("ann", "ema")).text(PIN) == "*" * len(PIN)
+
+    asyncio.run(scenario())
+
+
+def test_another_replica_seals_on_while_keys_rotate(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await filled(home)
+            other = home.reopened()
+
+            async def write_on() -> None:
+                for n in range(15):
+                    await other.change(on("ema"), Given(secrets={"PIN": f"value-{n:04}"}))
+
+            writing = asyncio.create_task(write_on())
+            for _ in range(5):
+                await home.vault.rotate(act())
+            await writing
+            assert (await home.found("ema", home.reopened())).variables["PIN"] == "value-0014"
+            assert (await home.reopened().mask("ann", "ema")).text(PIN) == "*" * len(PIN)
+            assert keys_in(home) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_value_that_no_key_opens_keeps_the_keys_and_is_told(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await filled(home)
+            home.execute("UPDATE variable SET sealed = substr(sealed, 1, 20) WHERE name = 'A'")
+            done = await home.vault.rotate(act())
+            assert (done.resealed, done.broken) == (5, 1)
+            assert keys_in(home) == 2
+            with pytest.raises(SealBroken, match="A"):
+                await home.found("ema")
+            await home.vault.change(on("ema"), Given(parameters={"A": "2"}))
+            assert (await home.found("ema")).variables["A"] == "2"
+            assert await home.vault.reseal() == module.Resealed(0, 0)
+            assert keys_in(home) == 1
+
+    asyncio.run(scenario())
+
+
+def test_without_its_key_a_log_is_withheld_until_the_secret_is_set_again(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given(secrets={"PIN": PIN}))
+            home.keys.unlink()
+            lost = home.reopened()
+            assert (await lost.reseal()).broken == 1
+            with pytest.raises(SealBroken, match="PIN"):
+                await lost.mask("ann", "ema")
+            await lost.change(on("ema"), Given(secrets={"PIN": "pin-anew"}))
+            assert (await lost.mask("ann", "ema")).text("pin-anew") == "********"
+
+    asyncio.run(scenario())
+
+
+def test_keys_of_the_environment_are_not_ours_to_make(folder: Path) -> None:
+    one, two = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            home.vault = home.reopened(one)
+            await filled(home)
+            newer = home.reopened(f"{two},{one}")
+            assert (await newer.rotate(act())).resealed == 6
+            assert not newer.makes_keys
+            assert (await home.found("ema", home.reopened(two))).variables["PIN"] == PIN + "x"
+
+    asyncio.run(scenario())
+
+
+def test_parameters_of_the_first_release_are_kept_and_sealed(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'openbell.db'}")
+    with engine.begin() as connection:
+        command.upgrade(migrate.config(connection), "0001")
+    engine.dispose()
+    with contextlib.closing(sqlite3.connect(tmp_path / "openbell.db")) as connection:
+        connection.execute(
+            "INSERT INTO strategy (id, owner, name, name_key, version, parameters, restart,"
+            " stop_grace_s, created_at)"
+            " VALUES ('ema', 'local', 'ema', 'ema', 1, ?, 'never', 15, ?)",
+            (json.dumps({"API_KEY": KEY, "RUPEE": "₹"}), NOW.isoformat()),
+        )
+        connection.commit()
+
+    async def scenario() -> None:
+        await migrate.upgrade(f"sqlite+aiosqlite:///{tmp_path / 'openbell.db'}")
+        async with opened(tmp_path) as home:
+            assert await home.vault.reseal() == module.Resealed(2, 0)
+            assert await home.vault.reseal() == module.Resealed(0, 0)
+            async with home.database.write() as session:
+                session.add(
+                    Run(
+                        id="ema-1",
+                        strategy_id="ema",
+                        owner="local",
+                        epoch=1,
+                        runner="local",
+                        version=1,
+                        granted_at=NOW + timedelta(seconds=1),
+                    )
+                )
+            found = await home.found("ema")
+            assert found.variables == {"API_KEY": KEY, "RUPEE": "₹"}
+            assert {row.sealed[:1] for row in await home.rows()} == {b"\1"}
+
+    asyncio.run(scenario())
+
+
+# ---- over the bus
+
+
+def info(runner: str, key: RunnerKey) -> RunnerInfo:
+    return RunnerInfo(
+        runner=runner,
+        platform="Linux",
+        python="3.11",
+        at=utc_now(),
+        capabilities={},
+        public_key=key.public,
+    )
+
+
+def test_only_the_runner_that_holds_a_run_can_open_its_variables(
+    folder: Path, nats: NatsServer
+) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home, nats.bus() as bus:
+            mine, other = RunnerKey(RunnerKey.made()), RunnerKey(RunnerKey.made())
+            await home.add("ema", Given(secrets={"PIN": PIN}))
+            delivery = Delivery(bus, home.vault)
+            ask = GetRunEnvironment(runner="local", run_id="ema-1", epoch=1)
+            with pytest.raises(ServiceUnavailable):
+                await delivery.answer(ask)
+            await bus.announce(info("local", mine))
+            await bus.announce(info("other", other))
+            sealed = (await delivery.answer(ask)).sealed
+            purpose = sealing.for_run("ema-1", 1)
+            assert PIN.encode() not in sealed
+            opened_ = RunVariables.model_validate_json(mine.open(sealed, purpose))
+            assert opened_.variables == {"PIN": PIN}
+            with pytest.raises(SealBroken):
+                other.open(sealed, purpose)
+            with pytest.raises(SealBroken):
+                mine.open(sealed, sealing.for_run("ema-1", 2))
+            with pytest.raises(UnknownRun):
+                await delivery.answer(ask.model_copy(update={"runner": "other"}))
+
+    asyncio.run(scenario())
+
+
+class Runner:
+    """Answers for a log, and may do something just before."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.asked: list[ReadLog] = []
+        self.before: Callable[[], Any] | None = None
+
+    async def request(self, command: ReadLog, _runner: str) -> LogChunk:
+        self.asked.append(command)
+        if self.before is not None:
+            happening, self.before = self.before, None
+            await happening()
+        begin = max(0, command.offset - command.around)
+        end = command.offset + command.limit + command.around
+        data = self.data[begin:end]
+        return LogChunk.model_construct(
+            offset=begin, next_offset=begin + len(data), size=len(self.data), data=data, quiet_s=0
+        )
+
+
+def test_a_secret_that_is_set_while_a_log_is_read_is_masked_in_it(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given())
+            runner = Runner(f"key {KEY} end".encode())
+
+            async def set_it() -> None:
+                await home.vault.change(on("ema"), Given(secrets={"K": KEY}))
+
+            runner.before = set_it
+            async with home.database.read() as session:
+                run = await session.get(Run, "ema-1")
+            assert run is not None
+            chunk = await read_masked(
+                cast("Bus", runner), home.vault, run, offset=6, limit=4, wait_s=0
+            )
+            assert (chunk.data, chunk.offset, chunk.next_offset) == (b"****", 6, 10)
+            assert [one.around for one in runner.asked] == [0, len(KEY) - 1]
+
+    asyncio.run(scenario())
+
+
+def test_whoever_follows_waits_for_the_rest_of_a_secret(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given(secrets={"K": KEY}))
+            runner = Runner(f"key {KEY[:5]}".encode())
+            bus = cast("Bus", runner)
+            async with home.database.read() as session:
+                run = await session.get(Run, "ema-1")
+            assert run is not None
+            reading = asyncio.create_task(
+                read_masked(bus, home.vault, run, offset=4, limit=100, wait_s=10)
+            )
+            while len(runner.asked) < 2:
+                await asyncio.sleep(0.01)
+            runner.data = f"key {KEY}\n".encode()
+            assert (await reading).data == b"*" * len(KEY) + b"\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_log_is_read_in_any_pieces_from_a_real_runner_without_its_secrets(
+    folder: Path, nats: NatsServer
+) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home, nats.bus() as bus:
+            await home.add("ema", Given(secrets={"K": KEY, "PEM": "-----BEGIN-----\nabcdefgh\n"}))
+            lines = f"start\nkey={KEY};{KEY}\n₹ {KEY[:-1]}\n> abcdefgh\n"
+            text = (f"{lines}-----BEGIN-----\nabcdefgh\n" * 40).encode()
+            file = runner_logs.log_file(folder, "ema", "ema-1")
+            file.parent.mkdir()
+            file.write_bytes(text)
+
+            async def read_log(command: ReadLog) -> LogChunk:
+                return await runner_logs.read(folder, command)
+
+            await bus.answer(ReadLog, read_log, "local")
+            async with home.database.read() as session:
+                run = await session.get(Run, "ema-1")
+            assert run is not None
+            whole = (await home.vault.mask("ann", "ema")).masked(text)
+            assert KEY.encode() not in whole
+            assert b"abcdefgh" not in whole
+            for limit in (1, 7, 64, 4096, 524_288):
+                pieces, offset = b"", 0
+                while offset < min(len(text), 60 * limit):
+                    chunk = await read_masked(
+                        bus, home.vault, run, offset=offset, limit=limit, wait_s=0
+                    )
+                    assert 0 < len(chunk.data) <= limit
+                    pieces, offset = pieces + chunk.data, chunk.next_offset
+                assert pieces == whole[: len(pieces)]
+            last = await read_masked(bus, home.vault, run, offset=-9, limit=100, wait_s=0)
+            assert last.data == whole[-9:]
+            beyond = await read_masked(bus, home.vault, run, offset=10**9, limit=9, wait_s=0.2)
+            assert (beyond.data, beyond.offset) == (b"", len(text))
+
+    asyncio.run(scenario())
+
+
+def test_the_api_may_read_the_key_of_any_runner(folder: Path, nats: NatsServer) -> None:
+    async def scenario() -> None:
+        key = RunnerKey(RunnerKey.made())
+        async with nats.bus(), nats.bus_of("runner-box-1") as runner, nats.bus_of("api") as api:
+            await runner.announce(info("box-1", key))
+            told = await api.runner("box-1")
+            assert told is not None
+            assert told.public_key == key.public
+
+    asyncio.run(scenario())

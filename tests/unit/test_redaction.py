@@ -1,0 +1,144 @@
+"""What is masked does not depend on how a log is cut, and never moves a byte."""
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbell.contracts.commands import LogChunk
+from openbell.redaction import Mask
+from services.api.logs import HOLD_S, masked
+from services.runner import logs as runner_logs
+
+LETTERS = st.text("abc\n", max_size=60)
+SECRETS = st.lists(st.text("abc\n", min_size=1, max_size=12), max_size=4)
+
+
+def slow(data: bytes, patterns: tuple[bytes, ...]) -> bytes:
+    """The rule itself: a byte is masked when it lies in any occurrence of any value."""
+    hidden = {
+        at + n
+        for pattern in patterns
+        for at in range(len(data))
+        if data[at : at + len(pattern)] == pattern
+        for n in range(len(pattern))
+    }
+    return bytes(ord("*") if n in hidden else byte for n, byte in enumerate(data))
+
+
+def window(data: bytes, offset: int, limit: int, around: int, quiet_s: float = 0) -> LogChunk:
+    """As a runner answers."""
+    start = min(offset, len(data)) if offset >= 0 else max(0, len(data) + offset)
+    begin, end = max(0, start - around), min(len(data), start + limit + around)
+    return LogChunk.model_construct(
+        offset=begin,
+        next_offset=end,
+        size=len(data),
+        data=data[begin:end],
+        quiet_s=quiet_s,
+    )
+
+
+def read(data: bytes, mask: Mask, offset: int, limit: int, *, live: bool = False) -> LogChunk:
+    around = window(data, offset, limit, mask.reach)
+    return masked(around, mask, offset=offset, limit=limit, live=live)
+
+
+@given(LETTERS, SECRETS)
+def test_every_byte_of_a_value_is_masked_and_no_other(text: str, values: list[str]) -> None:
+    mask = Mask(values)
+    assert mask.masked(text.encode()) == slow(text.encode(), mask.patterns)
+
+
+@given(LETTERS, SECRETS, st.lists(st.integers(1, 9), min_size=1))
+def test_the_pieces_make_the_whole(text: str, values: list[str], sizes: list[int]) -> None:
+    mask, data = Mask(values), text.encode()
+    pieces, offset, turn = b"", 0, 0
+    while offset < len(data):
+        chunk = read(data, mask, offset, sizes[turn % len(sizes)])
+        assert (chunk.offset, chunk.next_offset) == (offset, offset + len(chunk.data))
+        assert chunk.next_offset > offset
+        pieces, offset, turn = pieces + chunk.data, chunk.next_offset, turn + 1
+    assert pieces == mask.masked(data)
+
+
+@given(LETTERS, SECRETS, st.lists(st.integers(1, 9), min_size=1), st.integers(1, 70))
+def test_a_log_that_is_followed_as_it_grows_makes_the_whole(
+    text: str, values: list[str], steps: list[int], limit: int
+) -> None:
+    """Whoever reads after each write sees what one who reads it all in the end sees."""
+    mask, data = Mask(values), text.encode()
+    seen, offset, written, turn = b"", 0, 0, 0
+    while written < len(data):
+        written, turn = min(len(data), written + steps[turn % len(steps)]), turn + 1
+        chunk = read(data[:written], mask, offset, limit, live=True)
+        seen, offset = seen + chunk.data, chunk.next_offset
+    while (chunk := read(data, mask, offset, limit)).data:
+        seen, offset = seen + chunk.data, chunk.next_offset
+    assert seen == mask.masked(data)
+
+
+@given(LETTERS, SECRETS, st.integers(-70, 70), st.integers(1, 70))
+def test_any_piece_is_that_piece_of_the_whole(
+    text: str, values: list[str], offset: int, limit: int
+) -> None:
+    mask, data = Mask(values), text.encode()
+    chunk = read(data, mask, offset, limit)
+    assert chunk.data == mask.masked(data)[chunk.offset : chunk.offset + limit]
+    assert chunk.size == len(data)
+
+
+def test_half_a_secret_is_held_back_then_masked_but_never_for_ever() -> None:
+    mask, data = Mask(["kite-token-4711"]), b"key kite-tok"
+    chunk = read(data, mask, 0, 100, live=True)
+    assert (chunk.data, chunk.next_offset) == (b"key ", 4)
+    quiet = window(data, 4, 100, mask.reach, quiet_s=HOLD_S)
+    assert masked(quiet, mask, offset=4, limit=100, live=True).data == b"*" * 8
+    assert read(data, mask, 4, 100).data == b"kite-tok"
+    assert read(data, mask, 8, 100, live=True).next_offset == 8
+
+
+def test_short_values_are_not_masked() -> None:
+    assert Mask(["abc", "", " ", "    ", " ab \n"]).masked(b"abc ab     x") == b"abc ab     x"
+    assert Mask(["1234"]).masked(b"pin 1234.") == b"pin ****."
+
+
+def test_the_space_around_a_value_is_not_part_of_it() -> None:
+    assert Mask([" token-1 \n"]).masked(b"<token-1>") == b"<*******>"
+
+
+def test_the_lines_of_a_value_are_masked_by_themselves() -> None:
+    key = "-----BEGIN KEY-----\nabcdefgh\nshort\n-----END KEY-----\n"
+    mask = Mask([key])
+    assert mask.masked(b"> abcdefgh\n> short\n") == b"> ********\n> short\n"
+    assert mask.masked(key.encode()) == b"*" * (len(key) - 1) + b"\n"
+
+
+def test_letters_of_several_bytes_keep_their_length() -> None:
+    assert Mask(["₹₹₹₹"]).masked("a₹₹₹₹b".encode()) == b"a" + b"*" * 12 + b"b"
+    assert Mask(["₹₹₹₹"]).text("a₹₹₹₹b") == "a" + "*" * 12 + "b"
+
+
+@pytest.mark.parametrize("secret", ["a" * 32_768, "ab" * 16_000, "a" * 30_000 + "b"])
+def test_a_value_that_repeats_itself_costs_no_more(secret: str) -> None:
+    mask = Mask([secret])
+    begun = time.perf_counter()
+    mask.masked(b"a" * 500_000)
+    mask.masked(b"ab" * 250_000)
+    mask.unfinished(b"a" * 500_000)
+    assert time.perf_counter() - begun < 5
+
+
+def test_the_last_line_is_masked_before_it_is_cut(tmp_path: Path) -> None:
+    file = tmp_path / "run.log"
+    secret = "s" * 480
+    file.write_text(f"Error: login refused for {secret}{'x' * 100}\n")
+    line = runner_logs.last_line(file, Mask([secret]))
+    assert line is not None
+    assert "s" * 4 not in line.removeprefix("Error: login refused for ")
+    file.write_text("q" * 20 + "w" * 4_090 + "tail\n")
+    line = runner_logs.last_line(file, Mask(["q" * 20 + "w" * 4_090]))
+    assert line is not None
+    assert "w" not in line
