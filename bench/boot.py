@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-
 from bench.figure import Figure, median
 from tests.fixtures.stack import end_all, start_one_process
 
@@ -59,7 +57,7 @@ def _import(modules: list[str]) -> float:
 def _boot(home: Path) -> float:
     began = time.perf_counter()
     stack = start_one_process(home)
-    httpx.get(f"{stack.url}/python/").raise_for_status()
+    stack.http.get("/python/").raise_for_status()
     seconds = time.perf_counter() - began
     stack.stop()
     return seconds

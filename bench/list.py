@@ -9,8 +9,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-
 from bench.figure import Figure, median, percentile
 from tests.fixtures.stack import Stack, end_all, start_one_process
 
@@ -42,40 +40,42 @@ def _fill(stack: Stack, made: int, size: int) -> None:
 
 
 def _compare(stack: Stack, size: int) -> Iterator[Figure]:
-    answer = httpx.get(f"{stack.url}/python/")
+    answer = stack.http.get("/python/")
     assert len(answer.json()["strategies"]) == size
-    with _BareServer(answer.content) as port:
+    with BareServer(answer.content) as port:
         ours, bare = urlsplit(stack.url).port or 0, port
-        rounds = [asyncio.run(_alternate(ours, bare)) for _ in range(ROUNDS)]
+        rounds = [asyncio.run(_alternate(ours, bare, stack.token)) for _ in range(ROUNDS)]
         mine = [t for one, _ in rounds for t in one]
         theirs = [t for _, other in rounds for t in other]
         name = f"list of {size}, one connection, p50"
         yield Figure(name, median(mine) * 1e3, median(theirs) * 1e3, "ms", 6)
         if size == SIZES[-1]:
-            crowds = [asyncio.run(_crowds(ours, bare)) for _ in range(ROUNDS)]
+            crowds = [asyncio.run(_crowds(ours, bare, stack.token)) for _ in range(ROUNDS)]
             p99 = percentile([t for one, _ in crowds for t in one], 99)
             bare_p99 = percentile([t for _, other in crowds for t in other], 99)
             name = f"list of {size}, {CONNECTIONS} connections, p99"
             yield Figure(name, p99 * 1e3, bare_p99 * 1e3, "ms", 3)
 
 
-async def _alternate(ours: int, bare: int) -> tuple[list[float], list[float]]:
-    return await _client(ours, REQUESTS), await _client(bare, REQUESTS)
+async def _alternate(ours: int, bare: int, token: str) -> tuple[list[float], list[float]]:
+    return await client(ours, REQUESTS, token), await client(bare, REQUESTS, token)
 
 
-async def _crowds(ours: int, bare: int) -> tuple[list[float], list[float]]:
-    return await _crowd(ours), await _crowd(bare)
+async def _crowds(ours: int, bare: int, token: str) -> tuple[list[float], list[float]]:
+    return await _crowd(ours, token), await _crowd(bare, token)
 
 
-async def _crowd(port: int) -> list[float]:
-    results = await asyncio.gather(*(_client(port, EACH) for _ in range(CONNECTIONS)))
+async def _crowd(port: int, token: str) -> list[float]:
+    results = await asyncio.gather(*(client(port, EACH, token) for _ in range(CONNECTIONS)))
     return [seconds for result in results for seconds in result]
 
 
-async def _client(port: int, requests: int) -> list[float]:
+async def client(port: int, requests: int, token: str, path: str = "/python/") -> list[float]:
     """Seconds of each request, over one connection that is kept."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
-    request = f"GET /python/ HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n".encode()
+    request = (
+        f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {token}\r\n\r\n"
+    ).encode()
     seconds: list[float] = []
     for _ in range(requests):
         began = time.perf_counter()
@@ -89,7 +89,7 @@ async def _client(port: int, requests: int) -> list[float]:
     return seconds[requests // 10 :]
 
 
-class _BareServer:
+class BareServer:
     """asyncio streams in a process of its own: the least that Python can do over HTTP."""
 
     def __init__(self, body: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.figure import Figure, median, percentile
 from tests.fixtures.default_environment import base_interpreter
-from tests.fixtures.stack import end_all, eventually, start_one_process
+from tests.fixtures.stack import Stack, end_all, eventually, start_one_process
 
 ROUNDS = 40
 SCRIPT = "import time; print(repr(time.time()))\n"
@@ -20,22 +20,28 @@ def measure() -> Iterator[Figure]:
         home = Path(folder) / "home"
         try:
             stack = start_one_process(home)
-            strategy = stack.upload(SCRIPT, "bench", restart="never")
-            hosted: list[float] = []
-            bare: list[float] = []
-            for epoch in range(1, ROUNDS + 1):
-                bare.append(_bare(Path(folder)))
-                asked = time.time()
-                stack.post(f"/python/start/{strategy}")
-                log = home / "log" / "strategies" / strategy / f"{strategy}-{epoch}.log"
-                hosted.append(_first_line(log) - asked)
-                stack.wait_status(strategy, "stopped")
+            yield from starts(stack, Path(folder), "start")
             stack.stop()
         finally:
             end_all(home)
-    yield Figure("start to first line, p50", median(hosted) * 1e3, median(bare) * 1e3, "ms", 2)
+
+
+def starts(stack: Stack, folder: Path, what: str) -> Iterator[Figure]:
+    """Of one strategy, again and again, beside bare ones."""
+    strategy = stack.upload(SCRIPT, "bench", restart="never")
+    hosted: list[float] = []
+    bare: list[float] = []
+    for epoch in range(1, ROUNDS + 1):
+        bare.append(_bare(folder))
+        asked = time.time()
+        stack.post(f"/python/start/{strategy}")
+        log = stack.home / "log" / "strategies" / strategy / f"{strategy}-{epoch}.log"
+        hosted.append(_first_line(log) - asked)
+        stack.wait_status(strategy, "stopped")
+    name = f"{what} to first line"
+    yield Figure(f"{name}, p50", median(hosted) * 1e3, median(bare) * 1e3, "ms", 2)
     hosted_95, bare_95 = percentile(hosted, 95) * 1e3, percentile(bare, 95) * 1e3
-    yield Figure("start to first line, p95", hosted_95, bare_95, "ms", 2)
+    yield Figure(f"{name}, p95", hosted_95, bare_95, "ms", 2)
 
 
 def _bare(folder: Path) -> float:
