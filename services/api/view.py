@@ -144,9 +144,9 @@ def derive(slot: Slot, run: Run | None, *, scheduled: bool) -> tuple[Status, str
         return Status.WAITING, slot.waiting
     if slot.intent == Intent.STOP:
         if scheduled:
-            why = _ending(run) if run and _unclean(run) else "stopped by you"
+            why = _ending(run) if run and _unclean(run) else "stopped by hand"
             return Status.PAUSED, f"{why}; until you start or resume it"
-        return Status.STOPPED, _ending(run) if run else "stopped by you"
+        return Status.STOPPED, _ending(run) if run else "stopped by hand"
     if run is not None and run.exit_reason is not None and run.exit_reason.failed:
         return Status.CRASHED, _ending(run)
     return _resting(slot, run)
@@ -202,7 +202,7 @@ _OUTLOOKS = {
 }
 
 _CAUSES = {
-    Cause.MANUAL: "started by you",
+    Cause.MANUAL: "started by hand",
     Cause.SCHEDULE: "started by its schedule",
     Cause.RESTART: "started again after it had ended",
     Cause.RESUME: "started again after an interruption",
@@ -211,7 +211,7 @@ _CAUSES = {
 _WORDS = {
     ExitReason.COMPLETED: "completed",
     ExitReason.CRASHED: "crashed",
-    ExitReason.STOPPED_BY_USER: "stopped by you",
+    ExitReason.STOPPED_BY_USER: "stopped by hand",
     ExitReason.STOPPED_BY_SCHEDULE: "stopped by its schedule",
     ExitReason.HOST_SHUTDOWN: "stopped with its host",
     ExitReason.MEMORY_LIMIT: "ended at its memory limit",

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from sqlalchemy import or_, tuple_
 from sqlalchemy import select as select_columns
-from sqlalchemy import tuple_
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from openbell.contracts.commands import StartRun, StopRun
 from openbell.contracts.errors import UnknownStrategy
 from openbell.contracts.model import (
     ExitReason,
     Intent,
+    Outlook,
     RestartPolicy,
     RunState,
     SlotState,
@@ -28,6 +30,9 @@ from services.scheduler.sessions import SessionBook
 
 START, STOP = "start", "stop"
 DONE, WAITING, MISSED = "done", "waiting", "missed"
+RECENTLY = timedelta(minutes=2)
+TOGETHER = 1000
+"""Ids in one query; PostgreSQL takes 32,767 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +220,48 @@ def _instants(plan: Plan) -> list[datetime]:
 
 async def all_ids(session: AsyncSession) -> Sequence[str]:
     """The strategies that a scheduler has anything to do with, in a stable order."""
-    query = (
+    return (await session.exec(_scheduled_ids())).all()
+
+
+async def pending_ids(session: AsyncSession, now: datetime) -> Sequence[str]:
+    """Those of them that may need something now, as far as their rows tell.
+
+    What is live, wanted, waited for, or past the next instant of its plan; and what api may have
+    changed without being heard. Of the others nothing is due before their plan says so.
+    """
+    planned = col(ScheduleRow.strategy_id).is_not(None)
+    query = _scheduled_ids().where(
+        or_(
+            col(Slot.state) == SlotState.HELD,
+            col(Slot.intent) == Intent.RUN,
+            col(Slot.retry_at).is_not(None),
+            col(Slot.waiting).is_not(None),
+            col(Slot.next_start) <= now,
+            col(Slot.next_stop) <= now,
+            col(Slot.outlook) == Outlook.UNKNOWN,
+            planned & col(Slot.strategy_id).is_(None),
+            planned & (col(ScheduleRow.updated_at) > now - RECENTLY),
+            ~planned & (col(Slot.outlook) != Outlook.NONE),
+        )
+    )
+    return (await session.exec(query)).all()
+
+
+def _scheduled_ids() -> SelectOfScalar[str]:
+    return (
         select(Strategy.id)
         .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
+        .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
         .where(col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD))
         .order_by(Strategy.id)
     )
-    return (await session.exec(query)).all()
+
+
+async def exchanges(session: AsyncSession, ids: Sequence[str]) -> set[str]:
+    """Whose sessions the schedules of these strategies need."""
+    found: set[str] = set()
+    for start in range(0, len(ids), TOGETHER):
+        some = col(ScheduleRow.strategy_id).in_(ids[start : start + TOGETHER])
+        rows = (await session.exec(select(ScheduleRow).where(some))).all()
+        found |= {row.spec["exchange"] for row in rows if "exchange" in row.spec}
+    return found

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.bus import RUNNERS, Bus, Stored, StreamState
@@ -27,20 +27,24 @@ from openbell.contracts.commands import (
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RUNNER_EVENT, RunnerCameUp, RunReported
 from openbell.db.migrate import require_current
-from openbell.db.models import FeedPosition, SchedulerOutbox, ScheduleRow
+from openbell.db.models import FeedPosition, SchedulerOutbox
 from openbell.db.session import Database
 from openbell.feed import Feed
 from openbell.outbox import Outbox
 from openbell.settings import Settings
 from services.scheduler.acts import Acts
-from services.scheduler.cases import Cases, Dispatch, all_ids
+from services.scheduler.cases import Cases, Dispatch, all_ids, exchanges, pending_ids
 from services.scheduler.runners import Runners
 from services.scheduler.sessions import SessionBook
 from services.scheduler.slots import Settled, Slots
 from services.scheduler.timers import Timers
 
-CHUNK = 200
+CHUNK = 50
 """Strategies that share a transaction when all are looked at."""
+BREATH_S = 0.01
+"""Between two of them, in which whoever waits to write does."""
+ALL_EVERY = 40
+"""How many times only what may need something is looked at, before everything is again."""
 RETRY_S = 1.0
 CATCH_UP_S = 3.0
 
@@ -61,13 +65,13 @@ class Scheduler:
         self._database = database
         self._clock = clock
         self._reconcile_s = settings.scheduler.reconcile_s
-        self._runners = Runners(appeared=self.look_at_all)
+        self._runners = Runners(appeared=self.look)
         self._book = SessionBook(bus)
         self.outbox = Outbox(SchedulerOutbox, database, bus)
         self._settings = settings.scheduler
         self._timers = Timers(self._look_at)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._all = asyncio.Event()
+        self._look = asyncio.Event()
         self._caught_up = asyncio.Event()
         """Set once everything is taken that runners reported before this replica began. Until
         then nothing is decided: a run that has ended would be taken for a live one.
@@ -155,36 +159,45 @@ class Scheduler:
 
     # ---- reconciliation
 
-    def look_at_all(self) -> None:
-        """Look at every strategy soon."""
-        self._all.set()
+    def look(self) -> None:
+        """Look soon at what may need something."""
+        self._look.set()
 
     def _look_at(self, ids: Sequence[str]) -> None:
         self._spawn(self.reconcile(ids))
 
     async def _reconcile_forever(self) -> None:
+        """Everything at first and now and then; what may need something, all the time."""
         await self._caught_up.wait()
-        while True:
+        for number in itertools.count():
             try:
-                await self.reconcile(None)
+                await self.reconcile(await self._ids(everything=number % ALL_EVERY == 0))
             except Exception:
                 log.exception("reconciliation failed; it is tried again")
                 await asyncio.sleep(RETRY_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._reconcile_s):
-                    await self._all.wait()
-            self._all.clear()
+                    await self._look.wait()
+            self._look.clear()
 
-    async def reconcile(self, ids: Sequence[str] | None) -> None:
-        """Make what is so what should be so, for these strategies or for all."""
+    async def _ids(self, *, everything: bool) -> Sequence[str]:
+        async with self._database.read() as session:
+            if everything:
+                return await all_ids(session)
+            return await pending_ids(session, self._clock())
+
+    async def reconcile(self, ids: Sequence[str]) -> None:
+        """Make what is so what should be so, for these strategies."""
         await self._refresh_sessions(ids)
-        chunks = await self._chunks(ids)
-        for chunk in chunks:
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
             try:
                 await self._settle(chunk)
             except Exception:
                 log.exception("strategies could not be looked at together")
                 await self._settle_apart(chunk)
+            if start + CHUNK < len(ids):
+                await asyncio.sleep(BREATH_S)
 
     async def _settle(self, ids: Sequence[str]) -> None:
         async with self._transaction() as slots:
@@ -199,19 +212,9 @@ class Scheduler:
             except Exception:
                 log.exception("a strategy could not be looked at", strategy=strategy_id)
 
-    async def _chunks(self, ids: Sequence[str] | None) -> list[Sequence[str]]:
-        if ids is None:
-            async with self._database.read() as session:
-                ids = await all_ids(session)
-        return [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-
-    async def _refresh_sessions(self, ids: Sequence[str] | None) -> None:
-        query = select(ScheduleRow)
-        if ids is not None:
-            query = query.where(col(ScheduleRow.strategy_id).in_(ids))
+    async def _refresh_sessions(self, ids: Sequence[str]) -> None:
         async with self._database.read() as session:
-            rows = (await session.exec(query)).all()
-        segments = {row.spec["exchange"] for row in rows if "exchange" in row.spec}
+            segments = await exchanges(session, ids)
         await self._book.refresh(segments, self._clock())
 
     # ---- what runners report
@@ -248,7 +251,7 @@ class Scheduler:
             return False
         self._carry_out(settled, slots.strays)
         if any(isinstance(event, RunnerCameUp) for event in events):
-            self.look_at_all()  # what it was not there to hear is told again
+            self.look()  # what it was not there to hear is told again
         return True
 
     # ---- after the commit

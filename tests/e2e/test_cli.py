@@ -56,14 +56,14 @@ def test_a_day_with_a_strategy(stack: Stack, script: Path) -> None:
     assert "No strategies yet" in openbell(stack, "ls")
     said = openbell(stack, "upload", str(script), "--exchange", "NSE", "--set", "A=1", "--start")
     assert "my_strategy (my-strategy-" in said
-    assert "running, started by you" in said
+    assert "running, started by hand" in said
     assert "running" in openbell(stack, "ls")
     assert openbell(stack, "logs", "MY_STRATEGY") == "on\n"
     scheduled = openbell(
         stack, "schedule", "my_strategy", "--exchange", "NSE", "--start", "09:15", "--stop", "15:30"
     )
     assert "running" in scheduled
-    assert "paused, stopped by you" in openbell(stack, "stop", "my_strategy")
+    assert "paused, stopped by hand" in openbell(stack, "stop", "my_strategy")
     assert "starts " in openbell(stack, "resume", "my_strategy")
     openbell(stack, "schedule", "my_strategy", "--none")
     restarted = json.loads(openbell(stack, "restart", "my_strategy", "--json"))

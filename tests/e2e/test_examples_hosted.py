@@ -71,7 +71,7 @@ class Floor:
         """Stop it over HTTP. Returns its run, which has ended well."""
         answer = self.openbell.post(f"/python/stop/{strategy}", params={"wait": 20})
         view = answer["strategy"]
-        assert (view["status"], view["reason"]) == ("stopped", "stopped by you")
+        assert (view["status"], view["reason"]) == ("stopped", "stopped by hand")
         assert (view["run"]["state"], view["run"]["reason"]) == ("exited", "stopped_by_user")
         assert (view["run"]["exit_code"], view["run"]["signal"]) == (0, None)
         return view["run"]
@@ -248,7 +248,7 @@ def test_a_wrong_key_is_in_the_log_and_costs_no_order(floor: Floor) -> None:
         log = floor.openbell.wait_log(strategy, "Invalid openalgo apikey")
         assert "wr0ng" not in log
         view = floor.openbell.status(strategy)
-        assert (view["status"], view["reason"]) == ("running", "started by you")
+        assert (view["status"], view["reason"]) == ("running", "started by hand")
         floor.stop(strategy)
         floor.delete(strategy)
     assert not [order for order in floor.openalgo.orders if order.strategy.startswith("Wrong key")]
@@ -302,7 +302,7 @@ def test_what_was_stopped_and_started_by_hand_was_started_by_you(floor: Floor) -
     floor.openbell.post(f"/python/stop/{strategy}", params={"wait": 20})
     answer = floor.openbell.post(f"/python/start/{strategy}", params={"wait": 20})
     floor.openbell.http.delete(f"/python/delete/{strategy}", params={"stop": True})
-    assert answer["strategy"]["reason"] == "started by you"
+    assert answer["strategy"]["reason"] == "started by hand"
 
 
 def test_nobody_waits_for_more_of_a_log_whose_run_has_ended(floor: Floor) -> None:

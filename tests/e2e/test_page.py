@@ -260,7 +260,7 @@ def test_the_badge_follows_start_and_stop_without_a_reload(visit: Visit, stack: 
     expect(page.locator(".chip[data-status=running]")).to_have_text("Running1")
     press(page, "Stop", "Sleeper")
     expect(sleeper.locator(".badge")).to_have_text("Stopped")
-    expect(sleeper).to_contain_text("Stopped by you")
+    expect(sleeper).to_contain_text("Stopped by hand")
     assert page.evaluate("window.sameDocument")
 
 

@@ -9,8 +9,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell import private_files
 from openbell.contracts.model import Role, Scope
-from openbell.db.models import ApiToken, Invitation
-from openbell.identity import LOCAL_USER, digest, is_claimed
+from openbell.db.models import ApiToken, Invitation, User
+from openbell.identity import LOCAL_USER, digest
 from services.api.auth.changes import Changes, new_id, new_value
 
 LOCAL_TOKEN = "local-token"  # noqa: S105 - the name of a file
@@ -47,7 +47,8 @@ async def _prepare_local_token(session: AsyncSession, changes: Changes, file: Pa
 
 
 async def _prepare_setup(session: AsyncSession, changes: Changes, file: Path) -> None:
-    if await is_claimed(session):
+    local = await session.get(User, LOCAL_USER)
+    if local is None or local.password_hash is not None:
         await asyncio.to_thread(file.unlink, missing_ok=True)
         return
     kept = await asyncio.to_thread(_kept, file)

@@ -97,7 +97,8 @@ class People:
                 )
         except IntegrityError:
             raise _name_taken() from None
-        await asyncio.to_thread(self._setup_file.unlink, missing_ok=True)
+        if user.id == LOCAL_USER:
+            await asyncio.to_thread(self._setup_file.unlink, missing_ok=True)
         return signed_in
 
     async def _accepted(
