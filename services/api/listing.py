@@ -8,6 +8,7 @@ from openbell.contracts.errors import OpenbellError
 from openbell.front_door import Asgi, Incoming, Outgoing, Scope, send_problem
 from openbell.identity import Identities
 from services.api.board import Board
+from services.api.page import PRIVATE
 
 PATH = "/python/"
 
@@ -30,7 +31,7 @@ def listed(app: Asgi, board: Board, identities: Identities) -> Asgi:
         head = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
+            *PRIVATE,
             (b"vary", b"accept"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": head})

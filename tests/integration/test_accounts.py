@@ -82,6 +82,19 @@ def post(stack: Stack, body: dict[str, str]) -> httpx.Response:
         return browser.post("/auth/accept", json=body)
 
 
+def test_a_guest_who_comes_before_the_host_does_not_take_the_setup_link(home: Path) -> None:
+    stack = start_one_process(home)
+    file = home / "data" / "setup-token"
+    token = file.read_text()
+    guest = join(stack, "guest")
+    assert file.read_text() == token
+    body = {"token": token, "name": "host", "password": PASSWORD}
+    assert post(stack, body).json()["user"]["id"] == "local"
+    assert not file.exists()
+    guest.close()
+    assert stack.stop() == [0]
+
+
 def test_nothing_but_this_machine_is_served_until_somebody_can_sign_in(home: Path) -> None:
     with pytest.raises(AssertionError, match="did not come up"):
         start_one_process(home, OPENBELL_HTTP__HOST="0.0.0.0")
@@ -209,6 +222,13 @@ def test_revoking_closes_open_streams(stack: Stack, alice: Person, kind: str) ->
         alice.http.delete(path).raise_for_status()
         rest = list(lines)  # until the server ends it
     assert "event: signed_out" in rest
+
+
+def test_answers_for_one_caller_are_kept_by_nobody(alice: Person) -> None:
+    for path in ("/python/", "/auth/me", "/auth/tokens", "/auth/audit"):
+        answer = alice.http.get(path)
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 # ---- guessing

@@ -29,7 +29,7 @@ from openbell.outbox import Outbox
 from openbell.settings import SchedulerSettings
 from services.calendar.sessions import list_sessions
 from services.scheduler.acts import Acts
-from services.scheduler.cases import Cases
+from services.scheduler.cases import Cases, pending_ids
 from services.scheduler.runners import Runners
 from services.scheduler.slots import Settled, Slots
 
@@ -74,7 +74,15 @@ class Desk:
             return await act(Slots(session, now, cases, acts))
 
     async def settle(self, now: datetime) -> Settled:
+        """Also proves of each look, in every test, that the rows told whether it was needed."""
+        async with self.database.read() as session:
+            pending = await pending_ids(session, now)
+        before = await self.events()
         (settled,) = await self.at(now, lambda slots: slots.settle(["s"]))
+        done = (await self.events())[len(before) :]
+        if not pending:
+            assert set(done) <= {"plan_changed"}
+            assert settled.dispatch is None
         return settled
 
     async def report(self, now: datetime, epoch: int, state: RunState, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""The first page: a list of strategies that stays live."""
+"""The pages: a list of strategies that stays live, signing in, the account."""
 
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -27,17 +27,26 @@ HEADERS = [
 ]
 
 
+PRIVATE = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),  # a log is text, whatever it looks like
+]
+
+
 def guarded(app: Asgi) -> Asgi:
-    """The app, whose page loads and runs nothing but its own files, and is framed by nobody."""
+    """The app, whose page loads and runs nothing but its own files, and is framed by nobody;
+    whose other answers nobody keeps, since they are for one caller.
+    """
 
     async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
         async def send_guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *HEADERS]}
+                message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
         path: str = scope["path"]
         of_page = path in {*PAGES, "/python/"} or path.startswith("/page/")
-        await app(scope, receive, send_guarded if of_page else send)
+        added = HEADERS if of_page else PRIVATE
+        await app(scope, receive, send_guarded)
 
     return serve
