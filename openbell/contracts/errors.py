@@ -112,7 +112,7 @@ class NotSignedIn(OpenbellError):
 
 
 class WrongPassword(OpenbellError):
-    """The name or the password is wrong."""
+    """Nobody was signed in."""
 
     status = 401
 

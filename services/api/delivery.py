@@ -1,5 +1,6 @@
 """Hands a run's variables to the runner that holds it, and to nobody else."""
 
+import asyncio
 import base64
 
 from openbell import sealing
@@ -19,8 +20,10 @@ class Delivery:
 
         Raises UnknownRun, UnknownSecret, SealBroken, TooLarge, ServiceUnavailable.
         """
-        found = await self._vault.for_run(command.run_id, command.epoch, command.runner)
-        runner = await self._bus.runner(command.runner)
+        found, runner = await asyncio.gather(
+            self._vault.for_run(command.run_id, command.epoch, command.runner),
+            self._bus.runner(command.runner),
+        )
         if runner is None:
             raise ServiceUnavailable(f"the runner {command.runner} has not announced itself")
         purpose = sealing.for_run(command.run_id, command.epoch)

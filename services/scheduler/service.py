@@ -110,6 +110,7 @@ class Scheduler:
             return await self._command(command.strategy_id, Slots.resume)
 
         async def plan(command: PlanStrategy) -> Standing:
+            await self._refresh_sessions([command.strategy_id])  # its exchange may be new to us
             return await self._command(command.strategy_id, Slots.look)
 
         async def retire(command: RetireStrategy) -> Standing:
@@ -118,7 +119,6 @@ class Scheduler:
 
         async def stop_all(command: StopStrategies) -> Done:
             await self._catch_up()
-            await self._refresh_sessions(command.strategy_ids)
             async with self._transaction() as slots:
                 settled = await slots.stop_all(command.strategy_ids)
             self._carry_out(settled, slots.strays)
@@ -136,7 +136,6 @@ class Scheduler:
         self, strategy_id: str, act: Callable[[Slots, str], Awaitable[Settled]]
     ) -> Standing:
         await self._catch_up()
-        await self._refresh_sessions([strategy_id])
         async with self._transaction() as slots:
             settled = await act(slots, strategy_id)
         self._carry_out([settled], slots.strays)

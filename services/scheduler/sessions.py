@@ -31,8 +31,11 @@ class SessionBook:
         self._entries: dict[str, _Entry] = {}
 
     async def refresh(self, segments: set[str], now: datetime) -> None:
-        """Ask for those that are missing or no longer fresh. A failure leaves what there was."""
-        for segment in segments:
+        """Ask for these, and for all that are known, if they are missing or no longer fresh.
+
+        A failure leaves what there was.
+        """
+        for segment in segments | {*self._entries}:
             entry = self._entries.get(segment)
             if entry and now - entry.at < FRESH:
                 continue

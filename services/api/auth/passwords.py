@@ -56,7 +56,7 @@ class Passwords:
         for key, free in keys.items():
             self._throttle.failed(key, free, now)
         if not await self._matches(password, kept):
-            raise WrongPassword("try again, or ask an admin for a link that sets another")
+            raise WrongPassword("the name or the password is wrong")
         for key in keys:
             self._throttle.succeeded(key)
 
