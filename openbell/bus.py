@@ -23,7 +23,14 @@ from nats.js.errors import APIError, NotFoundError
 from nats.js.object_store import ObjectStore
 
 from openbell.contracts.base import ROOT, Command, Event, Message, utc_now
-from openbell.contracts.errors import OpenbellError, Problem, ServiceUnavailable, raised_from
+from openbell.contracts.errors import (
+    NoAnswer,
+    OpenbellError,
+    Problem,
+    ServiceUnavailable,
+    TooLarge,
+    raised_from,
+)
 from openbell.contracts.events import RunnerEvent
 from openbell.contracts.model import RunnerInfo
 from openbell.settings import NatsSettings
@@ -46,6 +53,10 @@ CONNECT_S = 5
 STORES_S = 30
 STORES_RETRY_S = 0.1
 DUPLICATES_S = 3600
+HEADERS_MOST = 256
+"""Bytes that are kept free for headers: the server counts them too, and ends the connection of who
+sends more than it takes.
+"""
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
@@ -90,7 +101,8 @@ class Bus:
     ) -> ReplyT:
         """Ask, and wait for the answer.
 
-        Raises the typed error that the other side raised; ServiceUnavailable when nobody answers.
+        Raises the typed error that the other side raised; ServiceUnavailable when nobody is
+        there, NoAnswer when it may have been heard.
         """
         subject = command.sent_to(target)
         try:
@@ -101,11 +113,11 @@ class Bus:
         except NoRespondersError:
             raise ServiceUnavailable(f"no {type(command).service} is connected") from None
         except (NatsTimeoutError, TimeoutError):
-            raise ServiceUnavailable(
+            raise NoAnswer(
                 f"the {type(command).service} did not answer within {timeout_s:g} s"
             ) from None
         except (NatsError, OSError) as error:
-            raise ServiceUnavailable(f"the message bus does not answer: {error}") from None
+            raise NoAnswer(f"the message bus does not answer: {error}") from None
         if answer.headers and PROBLEM in answer.headers:
             raise raised_from(Problem.model_validate_json(answer.data))
         return type(command).reply_type().model_validate_json(answer.data)
@@ -169,8 +181,11 @@ class Bus:
     async def store(self, subject: str, payload: bytes, message_id: str) -> None:
         """Publish into the stream that keeps `subject`; one id is kept once.
 
-        Raises ServiceUnavailable when the stream did not confirm it.
+        Raises ServiceUnavailable when the stream did not confirm it, TooLarge when it never will.
         """
+        most = self._client.max_payload - HEADERS_MOST
+        if len(payload) > most:
+            raise TooLarge(f"{len(payload)} bytes, of which the message bus takes {most} at most")
         with self._confirmed("the stream"):
             await self._stream.publish(subject, payload, headers={"Nats-Msg-Id": message_id})
 

@@ -22,6 +22,11 @@ app.add_typer(tokens, name="token")
 
 User = Annotated[str, typer.Argument(help="A user's name or id.", metavar="USER")]
 LONGEST_NAME = 64
+ACTIONS = (
+    "login, upload, start, stop, restart, stop_mine, set_schedule, delete, logs,"
+    " set_strategy_variables, set_own_variables, share, unshare, new_token, revoke_token, invite,"
+    " accept, set_role, disable"
+)
 
 
 def _say(text: str) -> None:
@@ -41,10 +46,10 @@ def login(
     url: Url = HERE,
 ) -> None:
     """Let this command line act as you: stores a token of its own, until `openbell logout`."""
-    if name is None and (password_stdin or not sys.stdin.isatty()):
-        raise typer.BadParameter("give --name")
-    if not password_stdin and not sys.stdin.isatty():
-        raise typer.BadParameter("give --password-stdin")
+    if (name is None or not password_stdin) and not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask at: give --name and --password-stdin")
+    if name is None and password_stdin:
+        raise typer.BadParameter("with --password-stdin, give --name too")
     former = credentials.kept(url)
     if url.startswith("http:") and not credentials.is_local(url):
         _say(f"warning: {url} is not encrypted: whoever is between can read what is sent")
@@ -197,6 +202,11 @@ def invite(
     """Make a link with which somebody makes their account, once."""
     with client.connect(url) as openbell:
         made = openbell.request("POST", "/admin/invitations", json={"role": role})
+    if role != "viewer":
+        _say(
+            "note: whoever may upload is trusted like the user that runs Openbell,"
+            " until strategies have an OS user of their own"
+        )
     _linked(made, url, as_json=as_json)
 
 
@@ -221,19 +231,27 @@ def links(as_json: Json = False, url: Url = HERE) -> None:
     """List the links that nobody has used yet."""
     with client.connect(url) as openbell:
         answer = openbell.request("GET", "/admin/invitations")
-    if as_json:
-        show.raw(answer)
-        return
+        if as_json:
+            show.raw(answer)
+            return
+        people = {one["id"]: one for one in openbell.request("GET", "/admin/users")["users"]}
     rows = [
         [
             one["id"],
             one["role"],
-            f"a password for {one['user_id']}" if one["user_id"] else "a new account",
+            _purpose(people.get(one["user_id"])),
             show.local(one["expires_at"]),
         ]
         for one in answer["invitations"]
     ]
     show.grid(["ID", "ROLE", "FOR", "EXPIRES"], rows, none="There are none.")
+
+
+def _purpose(person: dict[str, Any] | None) -> str:
+    """What a link is for that sets this one's password, or nobody's yet."""
+    if person is None:
+        return "a new account"
+    return f"a password for {person['name']}" if person["claimed"] else "setup of the first account"
 
 
 @users.command()
@@ -294,7 +312,7 @@ def audit(
     ] = False,
     strategy: Annotated[str | None, typer.Option(help="A strategy's name or id.")] = None,
     user: Annotated[str | None, typer.Option(help="Who did it.")] = None,
-    action: Annotated[str | None, typer.Option(help="What was done, like start.")] = None,
+    action: Annotated[str | None, typer.Option(help=f"What was done: {ACTIONS}, ...")] = None,
     since: Annotated[str | None, typer.Option(help="From, like 2026-08-01T09:15.")] = None,
     jsonl: Annotated[
         bool, typer.Option("--jsonl", help="All that matches, as JSON, an entry a line.")
@@ -321,6 +339,7 @@ def audit(
         [
             show.local(one["at"]),
             one["user"],
+            one["address"],
             one["action"],
             one["outcome"],
             one["strategy_id"] or "",
@@ -328,17 +347,16 @@ def audit(
         ]
         for one in answer["entries"]
     ]
-    titles = ["AT", "WHO", "ACTION", "OUTCOME", "STRATEGY", "WHAT"]
+    titles = ["AT", "WHO", "ADDRESS", "ACTION", "OUTCOME", "STRATEGY", "WHAT"]
     show.grid(titles, rows, none="Nothing was done.")
     if answer["next_before"] is not None:
         _say("There is more: --since shows less, --jsonl shows all.")
 
 
 def _change(entry: dict[str, Any]) -> str:
-    if entry["detail"]:
-        return entry["detail"]
     sides = [entry["before"], entry["after"]]
-    return " -> ".join(json.dumps(side, ensure_ascii=False) for side in sides if side)
+    change = " -> ".join(json.dumps(side, ensure_ascii=False) for side in sides if side)
+    return "; ".join(filter(None, [entry["detail"], change]))
 
 
 def _instant(text: str) -> str:

@@ -54,7 +54,7 @@ def env(
         [one["name"], one["kind"], one["source"] or "", show.local(one["updated_at"])]
         for one in answer["variables"]
     ]
-    show.grid(["NAME", "KIND", "SECRET", "SET"], rows, none="No variables.")
+    show.grid(["NAME", "KIND", "FROM", "SET"], rows, none="No variables.")
     if answer["note"]:
         print(f"note: {answer['note']}")
 

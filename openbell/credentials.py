@@ -67,6 +67,12 @@ def address(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
+def _place(url: str) -> str:
+    """What a token is kept under: this machine has several names. Raises NoAddress."""
+    at = address(url)
+    return str(httpx.URL(at).copy_with(host="127.0.0.1")).rstrip("/") if is_local(at) else at
+
+
 def is_local(url: str) -> bool:
     """Whether what is sent there stays on this machine."""
     host = httpx.URL(url).host
@@ -82,7 +88,7 @@ def find(url: str) -> Credential:
     if given:
         return Credential(_checked(given, TOKEN), f"{TOKEN} was sent")
     login = "openbell login" if is_local(url) else f"openbell login --url {address(url)}"
-    kept = _read().get(address(url))
+    kept = _read().get(_place(url))
     if kept is not None:
         return Credential(kept.value, f"the one of `openbell login` was sent; again: {login}")
     if not is_local(url):
@@ -105,17 +111,17 @@ def of_home(home: Path) -> Credential:
 
 def kept(url: str) -> Kept | None:
     """What `openbell login` stored for this address. Raises BadCredentials."""
-    return _read().get(address(url))
+    return _read().get(_place(url))
 
 
 def keep(url: str, token: Kept) -> None:
     """Raises BadCredentials."""
-    _change(lambda tokens: tokens | {address(url): token})
+    _change(lambda tokens: tokens | {_place(url): token})
 
 
 def forget(url: str) -> None:
     """Raises BadCredentials."""
-    _change(lambda tokens: {at: kept for at, kept in tokens.items() if at != address(url)})
+    _change(lambda tokens: {at: kept for at, kept in tokens.items() if at != _place(url)})
 
 
 def file() -> Path:
@@ -154,7 +160,7 @@ def _parsed(written: Any) -> dict[str, Kept]:
     for fields in written.values():
         if not all(isinstance(value, str) for value in fields.values()):
             raise TypeError
-    tokens = {at: Kept(**fields) for at, fields in written.items()}
+    tokens = {_place(at): Kept(**fields) for at, fields in written.items()}
     if not all(_is_sendable(token.value) for token in tokens.values()):
         raise ValueError
     return tokens

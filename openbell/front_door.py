@@ -18,7 +18,7 @@ Incoming = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Outgoing = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Incoming, Outgoing], Awaitable[None]]
 
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 DISCONNECTED = {"type": "http.disconnect"}
 CLOSE_S = 0.5
 

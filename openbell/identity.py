@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from http.cookies import CookieError, SimpleCookie
 
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.bus import Stored
 from openbell.contracts.base import ACCOUNT, Event, utc_now
-from openbell.contracts.errors import NotSignedIn
+from openbell.contracts.errors import NotAllowed, NotSignedIn
 from openbell.contracts.model import Permission, Role, Scope
 from openbell.db.models import ApiToken, LoginSession, Share, User
 from openbell.db.session import Database, all_rows
@@ -67,8 +66,21 @@ class Caller:
 @dataclass(frozen=True, slots=True)
 class _Remembered:
     caller: Caller
-    until: float
+    at: float
     expires_at: datetime | None
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """Raises NotAllowed."""
+    if scope not in caller.scopes:
+        raise NotAllowed(f"this takes the scope {scope}")
+
+
+def require_admin(caller: Caller, scope: Scope) -> None:
+    """For what is everybody's. Raises NotAllowed."""
+    if not caller.administers:
+        raise NotAllowed("only an admin may do this, with a credential of the scope admin")
+    require(caller, scope)
 
 
 def digest(credential: str) -> bytes:
@@ -82,11 +94,12 @@ def csrf_of(session: str) -> str:
 
 
 def cookie(headers: Mapping[bytes, bytes], name: str) -> str | None:
-    try:
-        found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(name)
-    except CookieError:
-        return None
-    return found.value if found else None
+    """By hand: other programs of this host set cookies too, which a strict parser stumbles over."""
+    for part in headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            return value.strip('"')
+    return None
 
 
 class Identities:
@@ -101,9 +114,9 @@ class Identities:
         self._database = database
         self._clock = clock
         self._monotonic = monotonic
-        self._remembered: dict[tuple[bytes, bytes], _Remembered] = {}
+        self._remembered: dict[bytes, _Remembered] = {}
         self._age = 0
-        """Counts what has made memories void, so that a lookup under way is not remembered."""
+        """Counts what has made memories void, so that a lookup under way is made again."""
 
     def told(self, event: Stored | None) -> None:
         """An event from the live feed; None: some may have been missed."""
@@ -121,19 +134,21 @@ class Identities:
             key: one for key, one in self._remembered.items() if user and one.caller.user != user
         }
 
-    async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """Raises NotSignedIn."""
-        key = (headers.get(b"authorization", b""), headers.get(b"cookie", b""))
+    async def caller(self, headers: Mapping[bytes, bytes], within_s: float = FRESH_S) -> Caller:
+        """As it was so many seconds ago at most. Raises NotSignedIn."""
+        given = headers.get(b"authorization", b"") + b"\0" + headers.get(b"cookie", b"")
+        key = hashlib.sha256(given).digest()  # headers may be long, and are sent by anybody
         known = self._remembered.get(key)
-        if known is not None and known.until > self._monotonic() and not self._expired(known):
+        if known and self._monotonic() - known.at < within_s and not self._expired(known):
             return known.caller
-        age = self._age
-        caller, expires_at = await self._look_up(headers)
-        if age == self._age:
-            if len(self._remembered) >= MOST_REMEMBERED:
-                self._remembered.clear()
-            until = self._monotonic() + FRESH_S
-            self._remembered[key] = _Remembered(caller, until, expires_at)
+        while True:
+            age, at = self._age, self._monotonic()
+            caller, expires_at = await self._look_up(headers)
+            if age == self._age:
+                break  # else somebody was revoked while we looked, who must not be let in
+        if len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[key] = _Remembered(caller, at, expires_at)
         return caller
 
     def _expired(self, known: _Remembered) -> bool:

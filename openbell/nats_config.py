@@ -59,6 +59,7 @@ def write(folder: Path, runners: Sequence[str]) -> list[Path]:
 
 
 def _write_private(file: Path, content: str) -> Path:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(content)
+    """The same bytes on every system: on Windows too, a container reads them."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(content.encode())
     return file

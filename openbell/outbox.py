@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.bus import Bus
 from openbell.contracts.base import Event
-from openbell.contracts.errors import ServiceUnavailable
+from openbell.contracts.errors import ServiceUnavailable, TooLarge
 from openbell.db.models import ApiOutbox, SchedulerOutbox
 from openbell.db.session import Database
 
@@ -28,7 +28,8 @@ class Outbox:
     """The outbox of one service. Nothing acknowledged lacks its event, whatever is killed when.
 
     The publisher deletes a row only after the stream has confirmed it. Killed in between, it
-    publishes the row again, and the stream drops the second copy by its id.
+    publishes the row again, and the stream drops the second copy by its id. What the stream will
+    never take is dropped with an error in the log: all others would wait behind it for ever.
     """
 
     def __init__(
@@ -91,7 +92,10 @@ class Outbox:
     async def _publish(self, rows: Sequence[Any]) -> None:
         """One after the other: no event of a strategy overtakes an earlier one."""
         for row in rows:
-            await self._bus.store(row.subject, row.payload, row.message_id)
+            try:
+                await self._bus.store(row.subject, row.payload, row.message_id)
+            except TooLarge:
+                log.exception("an event is dropped", subject=row.subject, id=row.message_id)
 
     async def _oldest(self) -> Sequence[Any]:
         async with self._database.read() as session:

@@ -109,7 +109,6 @@ def _stores(service: str, runner: str) -> Iterable[str]:
     if service in {RUNNER, "api"}:  # api seals to the key that a runner announces
         yield f"{API}.DIRECT.GET.{PRESENCE_STREAM}.{presence(runner)}"
     if service == "api":
-        yield f"{API}.DIRECT.GET.{PRESENCE_STREAM}.{presence('*')}"  # whose key it seals to
         yield f"$O.{ARTIFACTS}.>"
         yield f"{API}.STREAM.MSG.GET.{ARTIFACTS_STREAM}"
         yield f"{API}.STREAM.PURGE.{ARTIFACTS_STREAM}"

@@ -1,14 +1,20 @@
-"""Small files that hold a key: readable by their owner alone, whole or not there at all."""
+"""Small files that hold a key: readable by their owner alone, whole or not there at all.
+
+On Windows a mode hides nothing: there it is the folder, below the user's profile, that does.
+"""
 
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
 from openbell.contracts.errors import ServiceUnavailable
+
+REPLACE_TRIES, REPLACE_S = 50, 0.02
 
 
 def kept(path: Path, make: Callable[[], str]) -> str:
@@ -51,8 +57,20 @@ def write(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+    _replace(draft, path)
     _sync(path.parent)
+
+
+def _replace(draft: Path, path: Path) -> None:
+    """Windows refuses to replace a file while another process reads it, which is soon over."""
+    for _ in range(REPLACE_TRIES):
+        try:
+            draft.replace(path)
+        except PermissionError:
+            time.sleep(REPLACE_S)
+        else:
+            return
+    draft.replace(path)
 
 
 def _sync(folder: Path) -> None:

@@ -16,13 +16,15 @@ SHORTEST = 4
 SHORTEST_LINE = 8
 STAR = b"*"
 PROBE = 8
+FEW = 256
+"""So many are searched for one by one in the time of a pass over the data."""
 
 
 class Mask:
     """Hides these values, and whatever part of a log is one of them."""
 
     def __init__(self, values: Iterable[str]) -> None:
-        patterns = {piece.encode() for value in values for piece in _pieces(value)}
+        patterns = {piece.encode() for value in values for piece in pieces(value)}
         self.patterns = tuple(sorted(patterns, key=lambda one: (-len(one), one)))
 
     @cached_property
@@ -33,10 +35,19 @@ class Mask:
     def masked(self, data: bytes) -> bytes:
         """The same number of bytes, with a star for each that belongs to a value."""
         masked = bytearray(data)
-        for pattern in self.patterns:
+        for pattern in self._candidates(data):
             for start, end in _occurrences(data, pattern):
                 masked[start:end] = STAR * (end - start)
         return bytes(masked)
+
+    def _candidates(self, data: bytes) -> Iterable[bytes]:
+        """Those to search for: of many, only those whose beginning is there, which one pass over
+        the data tells of all.
+        """
+        if len(self.patterns) <= FEW:
+            return self.patterns
+        there = {data[at : at + PROBE] for at in range(len(data) - PROBE + 1)}
+        return [p for p in self.patterns if len(p) < PROBE or p[:PROBE] in there]
 
     def text(self, text: str) -> str:
         return self.masked(text.encode(errors="replace")).decode(errors="replace")
@@ -52,13 +63,13 @@ class Mask:
 NOTHING_TO_HIDE = Mask(())
 
 
-def _pieces(value: str) -> Iterable[str]:
+def pieces(value: str) -> set[str]:
+    """What is masked of a value: itself, and its lines."""
     stripped = value.strip()
-    if len(stripped) >= SHORTEST:
-        yield stripped
-    lines = [line.strip() for line in stripped.splitlines()]
-    if len(lines) > 1:
-        yield from (line for line in lines if len(line) >= SHORTEST_LINE)
+    if len(stripped) < SHORTEST:
+        return set()
+    lines = (line.strip() for line in stripped.splitlines())
+    return {stripped, *(line for line in lines if len(line) >= SHORTEST_LINE)}
 
 
 def _occurrences(data: bytes, pattern: bytes) -> Iterable[tuple[int, int]]:

@@ -21,7 +21,7 @@ from openbell import bus as buses
 from openbell import permissions
 from openbell.bus import Bus
 from openbell.front_door import LOOPBACK, Asgi, FrontDoor
-from openbell.settings import Settings
+from openbell.settings import HttpSettings, Settings
 
 log = structlog.get_logger()
 
@@ -39,14 +39,15 @@ class Service:
         return cast("Serve", importlib.import_module(self.module).serve)
 
 
-# In the order of starting. The reverse is the order of ending: the scheduler goes before the
-# runner, or it would start again what the runner stops because the host shuts down.
+# In the order of starting: what a runner needs for a start is there before anything is granted.
+# The reverse is the order of ending: the scheduler goes before the runner, or it would start again
+# what the runner stops because the host shuts down.
 SERVICES: dict[str, Service] = {
     "calendar": Service("services.calendar.service"),
-    "runner": Service("services.runner.service"),
-    "scheduler": Service("services.scheduler.service"),
     "status": Service("services.status.service", paths=("/python/events",)),
     "api": Service("services.api.service", paths=("/",)),
+    "runner": Service("services.runner.service"),
+    "scheduler": Service("services.scheduler.service"),
 }
 
 
@@ -66,7 +67,7 @@ async def run(
     if any(service.paths for service in wanted.values()):
         await _require_somebody(settings)
         listener = _listener(settings)
-    door = FrontDoor(LOOPBACK if settings.http.host in LOOPBACK else None)
+    door = FrontDoor(_names(settings.http))
     with _signals() as leave:
         async with contextlib.AsyncExitStack() as stack:
             connections = await _connect(wanted, settings, stack)
@@ -75,7 +76,8 @@ async def run(
                 if app is not None:
                     door.mount(service.paths, app)
             if listener is not None:
-                await stack.enter_async_context(_http(door, listener))
+                trusted = [str(network) for network in settings.http.trusted_proxies]
+                await stack.enter_async_context(_http(door, listener, trusted))
                 host, port = listener.getsockname()[:2]
                 listening(f"http://{host}:{port}")
             else:
@@ -101,13 +103,24 @@ async def _connect(
     return connections
 
 
+def _names(http: HttpSettings) -> frozenset[str] | None:
+    """Under which names it is asked; None: under any."""
+    return LOOPBACK | http.names if http.names or http.host in LOOPBACK else None
+
+
 async def _require_somebody(settings: Settings) -> None:
-    """Until somebody can sign in, nothing but this machine is served."""
-    if settings.http.host in LOOPBACK:
+    """Until somebody can sign in, nothing but this machine is served.
+
+    Raises OSError, ServiceUnavailable.
+    """
+    others = (settings.http.names | {settings.http.host}) - LOOPBACK
+    if not others:
         return
-    from openbell.db.session import Database  # noqa: PLC0415 - calendar and runner have none
+    from openbell.db.migrate import require_current  # noqa: PLC0415 - calendar and runner have none
+    from openbell.db.session import Database  # noqa: PLC0415
     from openbell.identity import is_claimed  # noqa: PLC0415
 
+    await require_current(settings.database_url)
     database = Database(settings.database_url)
     try:
         async with database.read() as session:
@@ -116,8 +129,8 @@ async def _require_somebody(settings: Settings) -> None:
     finally:
         await database.close()
     raise OSError(
-        f"{settings.http.host} is refused until somebody can sign in: start on 127.0.0.1 first,"
-        " and open the setup link"
+        f"{', '.join(sorted(others))} is refused until somebody can sign in: start on 127.0.0.1"
+        " alone first, and open the setup link"
     )
 
 
@@ -132,7 +145,9 @@ def _listener(settings: Settings) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _http(door: FrontDoor, listener: socket.socket) -> AsyncGenerator[None]:
+async def _http(
+    door: FrontDoor, listener: socket.socket, trusted_proxies: list[str]
+) -> AsyncGenerator[None]:
     """The outermost context: open streams end, and requests finish, before any service leaves."""
     import uvicorn  # noqa: PLC0415 - a process without addresses needs none
 
@@ -147,7 +162,8 @@ async def _http(door: FrontDoor, listener: socket.socket) -> AsyncGenerator[None
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         timeout_graceful_shutdown=5,
     )
     server = Server(config)

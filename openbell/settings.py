@@ -4,11 +4,22 @@ Each setting is also an environment variable: `OPENBELL_HTTP__PORT=8001`.
 """
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, Field, IPvAnyNetwork, SecretStr, StringConstraints
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 RUNNER_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+
+def _split(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    return [part.strip() for part in given.split(",") if part.strip()]
+
+
+BY_COMMAS = (NoDecode, BeforeValidator(_split))
+HostName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 
 
 class NatsSettings(BaseModel):
@@ -39,6 +50,11 @@ class DatabaseSettings(BaseModel):
 class HttpSettings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    names: Annotated[frozenset[HostName], *BY_COMMAS] = frozenset()
+    """Under which it is asked, besides those of this machine: that of a server with TLS before
+    it. None means: on a loopback address no other name, else any."""
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], *BY_COMMAS] = ()
+    """Whose `X-Forwarded-For` is believed: addresses or networks."""
 
 
 class ApiSettings(BaseModel):
@@ -52,7 +68,8 @@ class ApiSettings(BaseModel):
 
 class SchedulerSettings(BaseModel):
     reconcile_s: float = Field(default=15, gt=0)
-    """How often everything is looked at again, so that nothing hangs on one timer."""
+    """How often whatever may need something is looked at again, so that nothing hangs on one timer
+    or one event. Everything is, every five minutes."""
     max_failures: int = Field(default=10, ge=1)
     """Failures in a row after which a strategy is given up."""
     first_retry_s: float = Field(default=1, gt=0)

@@ -1,6 +1,7 @@
 """How the command line shows things: tables for people, JSON for scripts."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,12 @@ COLOURS = {
     "crashed": "red",
     "failed": "bold red",
 }
+
+
+GAP = 2
+"""Between a table's columns."""
+LEAST_ROOM = 24
+"""The columns that a reason gets, however narrow the terminal is."""
 
 
 def raw(value: Any) -> None:
@@ -46,7 +53,7 @@ def table(strategies: Sequence[dict[str, Any]]) -> None:
         [
             strategy["name"],
             _status(strategy["status"]),
-            strategy["reason"],
+            "",
             _next(strategy),
             strategy["run"]["id"] if strategy["run"] else "",
         ]
@@ -58,7 +65,22 @@ def table(strategies: Sequence[dict[str, Any]]) -> None:
         for row, strategy in zip(rows, strategies, strict=True):
             owner = strategy["owner"]["name"]
             row.insert(1, "" if strategy["access"] == "owner" else owner)
+    why, room = titles.index("WHY"), _left(titles, rows)
+    for row, strategy in zip(rows, strategies, strict=True):
+        row[why] = _cut(strategy["reason"], room)
     grid(titles, rows, none="No strategies yet. Try: openbell upload my_strategy.py --start")
+
+
+def _left(titles: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> int:
+    """How many columns of the terminal a table leaves to one that is still empty."""
+    widest = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
+    return Console().width - sum(widest) - GAP * (len(titles) - 1) + len("WHY")
+
+
+def _cut(text: str, width: int) -> str:
+    """Two lines of it at most."""
+    room = max(width, LEAST_ROOM)
+    return "\n".join(textwrap.wrap(text, room, max_lines=2, placeholder=" ..."))
 
 
 def grid(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], *, none: str = "") -> None:

@@ -41,7 +41,13 @@ class StopStrategy(SchedulerCommand):
     """Stop it now, and keep it stopped until it is started or resumed."""
 
 
-class StopStrategies(Command[Done]):
+class Unstopped(Message):
+    """Those that could not be told to stop; the scheduler's log says why."""
+
+    strategy_ids: tuple[str, ...] = ()
+
+
+class StopStrategies(Command[Unstopped]):
     """Stop all of these now, and keep them stopped; what does not exist any more is passed over."""
 
     service: ClassVar[str] = "scheduler"

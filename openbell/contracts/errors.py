@@ -3,7 +3,7 @@
 An error's docstring is its title.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from openbell.contracts.base import Message, snake_case
 
@@ -139,8 +139,14 @@ class TooManyTries(OpenbellError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyStreams(OpenbellError):
+    """This user has too many event streams open; close some."""
+
+    status = 429
+
+
 class LastAdmin(OpenbellError):
-    """Somebody must remain who may do everything."""
+    """The account of the machine itself remains an admin."""
 
     status = 409
 
@@ -164,9 +170,14 @@ class NameTaken(OpenbellError):
 
 
 class InvalidRequest(OpenbellError):
-    """The request is not valid; `errors` names each field."""
+    """The request is not valid."""
 
     status = 422
+
+    @classmethod
+    def of(cls, field: str, message: str) -> Self:
+        """About one field."""
+        return cls(f"{field}: {message}", errors=[{"field": field, "message": message}])
 
 
 class InvalidSource(OpenbellError):
@@ -203,6 +214,10 @@ class ServiceUnavailable(OpenbellError):
     """A part of Openbell that this needs does not answer."""
 
     status = 503
+
+
+class NoAnswer(ServiceUnavailable):
+    """It was asked for, and no answer came: it may be done all the same."""
 
 
 class SecretInUse(OpenbellError):

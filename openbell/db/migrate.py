@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from openbell.contracts.errors import ServiceUnavailable
 from openbell.db.session import IMMEDIATE, make_engine
@@ -30,6 +31,10 @@ async def require_current(url: str) -> None:
     try:
         async with engine.connect() as connection:
             revision = await connection.run_sync(_revision)
+    except DBAPIError as error:
+        raise ServiceUnavailable(
+            f"the database cannot be opened: {error.orig}; if it is new, run `openbell migrate`"
+        ) from None
     finally:
         await engine.dispose()
     if revision == HEAD:

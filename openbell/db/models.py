@@ -158,6 +158,7 @@ class Variable(SQLModel, table=True):
             sqlite_where=text("retired_at IS NULL"),
             postgresql_where=text("retired_at IS NULL"),
         ),
+        Index("ix_variable_strategy_id", "owner", "strategy_id"),
     )
 
     id: str = Field(primary_key=True)
@@ -191,7 +192,7 @@ class AuditEntry(SQLModel, table=True):
     address: str
     action: str
     outcome: str
-    owner: str | None = None
+    owner: str | None = Field(default=None, index=True)
     strategy_id: str | None = Field(default=None, index=True)
     before: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
     after: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
@@ -243,6 +244,8 @@ class Slot(SQLModel, table=True):
     next_stop: datetime | None = moment(nullable=True)
     outlook: str = Outlook.NONE
     outlook_reason: str = ""
+    schedule_at: datetime | None = moment(nullable=True)
+    """When the schedule was set that this plan is of; none without one."""
 
 
 class Run(SQLModel, table=True):

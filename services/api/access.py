@@ -7,7 +7,7 @@ A strategy that the caller may not see is unknown to them, exactly as one that d
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 
 from openbell.contracts.errors import ForgedRequest, NotAllowed
 from openbell.contracts.model import Permission, Role, Scope
-from openbell.identity import CSRF_HEADER, Caller
+from openbell.identity import CSRF_HEADER, Caller, require, require_admin
 from services.api.acts import Act, StrategyAct
 from services.api.board import unknown
 from services.api.context import Api, Context
@@ -32,19 +32,25 @@ def scopes_on(caller: Caller, owner: str, permission: Permission | None) -> froz
     return caller.scopes & permission.scopes if permission else frozenset()
 
 
-async def act(request: Request, api: Context) -> Act:
+async def act(request: Request, api: Api) -> Act:
     """The caller, who has proven that it is them who asks. Raises NotSignedIn, ForgedRequest."""
     headers: dict[bytes, bytes] = dict(request.scope["headers"])
     caller = await api.identities.caller(headers)
     await api.sessions.seen(caller)
-    if request.method not in SAFE and caller.csrf is not None:
-        sent = headers.get(CSRF_HEADER, b"").decode("latin-1")
-        if not hmac.compare_digest(sent, caller.csrf):
-            raise ForgedRequest("send the cookie openbell_csrf in the header X-Openbell-CSRF too")
+    if request.method not in SAFE:
+        _require_proof(caller, headers)
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
     address = request.client.host if request.client else ""
     return Act(caller, route.name, address, uuid4().hex)
+
+
+def _require_proof(caller: Caller, headers: Mapping[bytes, bytes]) -> None:
+    """That it is our page which asks, of a browser; no other site makes one send a token."""
+    if caller.csrf is None:
+        return
+    if not hmac.compare_digest(headers.get(CSRF_HEADER, b""), caller.csrf.encode()):
+        raise ForgedRequest("send the cookie openbell_csrf in the header X-Openbell-CSRF too")
 
 
 def own(scope: Scope) -> Callable[[Request, Context], Awaitable[Act]]:
@@ -52,7 +58,7 @@ def own(scope: Scope) -> Callable[[Request, Context], Awaitable[Act]]:
 
     async def check(request: Request, api: Api) -> Act:
         asked = await act(request, api)
-        _require(scope, asked.caller.scopes, asked.caller)
+        require(asked.caller, scope)
         return asked
 
     return check
@@ -60,17 +66,22 @@ def own(scope: Scope) -> Callable[[Request, Context], Awaitable[Act]]:
 
 async def trading(request: Request, api: Api) -> Act:
     """For what makes a strategy: an account that owns some."""
-    asked = await own(Scope.EDIT)(request, api)
+    asked = await act(request, api)
     if asked.caller.role is Role.VIEWER:
         raise NotAllowed("a viewer owns no strategies; ask an admin for the role trader")
+    require(asked.caller, Scope.EDIT)
     return asked
 
 
-async def administrator(request: Request, api: Api) -> Act:
-    asked = await act(request, api)
-    if not asked.caller.administers:
-        raise NotAllowed("only an admin may do this, with a credential of the scope admin")
-    return asked
+def everybodys(scope: Scope) -> Callable[[Request, Context], Awaitable[Act]]:
+    """A dependency: an admin, whose credential has this scope too."""
+
+    async def check(request: Request, api: Api) -> Act:
+        asked = await act(request, api)
+        require_admin(asked.caller, scope)
+        return asked
+
+    return check
 
 
 def on_strategy(scope: Scope) -> Callable[[str, Request, Context], Awaitable[StrategyAct]]:
@@ -108,12 +119,15 @@ def _require(scope: Scope, allowed: frozenset[Scope], caller: Caller) -> None:
     raise NotAllowed(why)
 
 
+Anybody = Annotated[Act, Depends(act)]
 Own = Annotated[Act, Depends(own(Scope.READ))]
 OwnOperating = Annotated[Act, Depends(own(Scope.OPERATE))]
 OwnEditing = Annotated[Act, Depends(own(Scope.EDIT))]
 Trading = Annotated[Act, Depends(trading)]
 Account = Annotated[Act, Depends(own(Scope.ADMIN))]
-Administration = Annotated[Act, Depends(administrator)]
+Administration = Annotated[Act, Depends(everybodys(Scope.ADMIN))]
+EverybodysReading = Annotated[Act, Depends(everybodys(Scope.READ))]
+EverybodysOperating = Annotated[Act, Depends(everybodys(Scope.OPERATE))]
 Reading = Annotated[StrategyAct, Depends(on_strategy(Scope.READ))]
 Operating = Annotated[StrategyAct, Depends(on_strategy(Scope.OPERATE))]
 Editing = Annotated[StrategyAct, Depends(on_strategy(Scope.EDIT))]

@@ -1,4 +1,8 @@
-"""What somebody does, as the audit tells it. Made by `access.py` alone."""
+"""What somebody does, as the audit tells it.
+
+`access.py` makes those of requests, and it alone a `StrategyAct`; `auth/sessions.py` those of who
+is only about to be let in; `context.py` those that another service tells of.
+"""
 
 from dataclasses import dataclass
 

@@ -1,34 +1,41 @@
 """Who did what, to what, when, from where, and what it changed. Only ever added to."""
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.contracts.base import utc_now
+from openbell.contracts.errors import OpenbellError
 from openbell.db.models import AuditEntry
 from openbell.db.session import Database, all_rows
 from services.api.acts import Act, StrategyAct
 
 DONE, REQUESTED = "done", "requested"
+CANCELLED, FAILED = "cancelled", "failed"
+"""Who asked did not wait for the end; something broke. It may be done all the same."""
 LOOK_S = 600.0
 """An admin who follows a stranger's log looks once, not once a second."""
 MOST_LOOKS = 10_000
 
 Values = dict[str, Any] | None
+On = tuple[str, str]
+"""The owner and the id of the strategy that it is about."""
 
 
 def entry(
     act: Act,
     outcome: str = DONE,
     *,
-    on: tuple[str, str] | None = None,
+    on: On | None = None,
     before: Values = None,
     after: Values = None,
     detail: str | None = None,
 ) -> AuditEntry:
-    """A line of the audit. `on`: the owner and the id of the strategy that it is about."""
+    """A line of the audit."""
     owner, strategy_id = on or (None, None)
     return AuditEntry(
         at=utc_now(),
@@ -51,7 +58,7 @@ def record(
     session: AsyncSession,
     act: Act,
     *,
-    on: tuple[str, str] | None = None,
+    on: On | None = None,
     before: Values = None,
     after: Values = None,
 ) -> None:
@@ -67,8 +74,30 @@ class Audit:
         self._looks: dict[tuple[str, str, str], float] = {}
 
     async def write(self, entries: Sequence[AuditEntry]) -> None:
+        """Written even if the request is cancelled meanwhile: what it tells of has happened."""
+        writing = asyncio.ensure_future(self._write(entries))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+
+    async def _write(self, entries: Sequence[AuditEntry]) -> None:
         async with self._database.write() as session:
             session.add_all(entries)
+
+    @contextlib.asynccontextmanager
+    async def requesting(self, act: Act, on: Sequence[On]) -> AsyncGenerator[None]:
+        """Tells that it was requested, and how it ended, if not well. That it is done, whoever
+        asks tells with what it changed.
+        """
+        try:
+            await self.write([entry(act, REQUESTED, on=one) for one in on])
+            yield
+        except BaseException as error:
+            outcome, detail = _ending(error)
+            await self.write([entry(act, outcome, on=one, detail=detail) for one in on])
+            raise
 
     async def read(self, query: Any) -> Sequence[AuditEntry]:
         async with self._database.read() as session:
@@ -84,3 +113,12 @@ class Audit:
         if len(self._looks) >= MOST_LOOKS:
             self._looks.clear()
         self._looks[key] = now
+
+
+def _ending(error: BaseException) -> tuple[str, str | None]:
+    """The outcome of a request that ended with this, and its detail."""
+    if isinstance(error, OpenbellError):
+        return error.code(), error.detail
+    if isinstance(error, asyncio.CancelledError):
+        return CANCELLED, None
+    return FAILED, type(error).__name__

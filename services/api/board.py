@@ -8,7 +8,7 @@ reads what they wrote. After a gap in the feed everything is read anew.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,8 @@ class Board:
         self._listed_by: dict[str, set[str]] = {}
         """In whose lists a strategy stands that is not theirs."""
         self._dirty: set[str] = set()
+        self._accounts: set[str] = set()
+        """Which have changed, perhaps by their name."""
         self._all_dirty = True
         self._sequence = 0
         self._reading = asyncio.Lock()
@@ -63,8 +65,10 @@ class Board:
         if event is None:
             self._all_dirty = True
         else:
-            _, topic, _ = Event.parts(event.subject)
-            if topic != ACCOUNT:
+            owner, topic, _ = Event.parts(event.subject)
+            if topic == ACCOUNT:
+                self._accounts.add(owner)
+            else:
                 self._dirty.add(topic)
             self._all_dirty |= event.sequence != self._sequence + 1
             self._sequence = event.sequence
@@ -120,42 +124,75 @@ class Board:
         self, strategy_id: str, so: Callable[[StrategyView], bool], timeout_s: float
     ) -> StrategyView:
         """The strategy once it is so, or as it is after `timeout_s`. Raises UnknownStrategy."""
-        view = await self.get(strategy_id)
+        found = await self.wait_for_all([strategy_id], so, timeout_s)
+        if strategy_id not in found:
+            raise unknown(strategy_id)
+        return found[strategy_id]
+
+    async def wait_for_all(
+        self, ids: Collection[str], so: Callable[[StrategyView], bool], timeout_s: float
+    ) -> dict[str, StrategyView]:
+        """Like `wait_for`, without what does not exist, or does not any more.
+
+        One waiter for all of them: if each had its own, every event would wake each.
+        """
+        found = await self._existing(ids)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not so(view):
+                while left := [id_ for id_, view in found.items() if not so(view)]:
                     news = self._news  # taken before reading: news while reading is not missed
-                    view = await self.get(strategy_id)
-                    if not so(view):
+                    now = await self._existing(left)
+                    found = {id_: view for id_, view in found.items() if so(view)} | now
+                    if not all(so(view) for view in now.values()):
                         await news.wait()
-        return view
+        return found
+
+    async def _existing(self, ids: Collection[str]) -> dict[str, StrategyView]:
+        await self._refresh()
+        return {id_: self._views[id_] for id_ in ids if id_ in self._views}
 
     async def _refresh(self) -> None:
         """Also waits for a reading that is under way: it may have taken our own mark with it."""
-        if not (self._dirty or self._all_dirty or self._reading.locked()):
+        if not (self._is_stale() or self._reading.locked()):
             return
         async with self._reading:
-            if self._dirty or self._all_dirty:
+            if self._is_stale():
                 await self._read_changed()
+
+    def _is_stale(self) -> bool:
+        return bool(self._all_dirty or self._dirty or self._accounts)
 
     async def _read_changed(self) -> None:
         """What is marked while we read is marked again afterwards: no change is overlooked."""
         everything, self._all_dirty = self._all_dirty, False
         changed, self._dirty = self._dirty, set()
+        accounts, self._accounts = self._accounts, set()
         try:
             async with self._database.read() as session:
                 if everything:
                     rows = await _rows(session, None)
                     self._replace([*self._views], rows)
                 else:
-                    ids = sorted(changed)
+                    ids = sorted(changed | await self._renamed(session, accounts))
                     for start in range(0, len(ids), CHUNK):
                         chunk = ids[start : start + CHUNK]
                         self._replace(chunk, await _rows(session, chunk))
         except BaseException:
             self._all_dirty |= everything
             self._dirty |= changed
+            self._accounts |= accounts
             raise
+
+    async def _renamed(self, session: AsyncSession, accounts: Iterable[str]) -> set[str]:
+        """What is shown with an earlier name of its owner."""
+        owners = [account for account in accounts if self._owned.get(account)]
+        named = select(col(User.id), col(User.name)).where(col(User.id).in_(owners))
+        return {
+            id_
+            for owner, name in await all_rows(session, named)
+            for id_ in self._owned[owner]
+            if self._views[id_].owner.name != name
+        }
 
     def _replace(self, ids: Iterable[str], rows: Sequence[Any]) -> None:
         for strategy_id in ids:

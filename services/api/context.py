@@ -1,7 +1,6 @@
 """What routes work with, made once by `serve` and handed to each request."""
 
-import contextlib
-from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import uuid4
@@ -11,18 +10,20 @@ from fastapi import Depends, Request
 from openbell.bus import Bus
 from openbell.contracts.base import Done
 from openbell.contracts.commands import PublishArtifact, RecordLook, SchedulerCommand, Standing
-from openbell.contracts.errors import OpenbellError, UnknownRun
+from openbell.contracts.errors import UnknownRun
 from openbell.contracts.model import Role
 from openbell.identity import Caller, Identities
 from openbell.settings import ApiSettings
 from services.api.acts import Act, StrategyAct
-from services.api.audit import DONE, REQUESTED, Audit, entry
+from services.api.audit import Audit, entry
 from services.api.auth.people import People
 from services.api.auth.sessions import Sessions
 from services.api.auth.tokens import Tokens
 from services.api.board import Board
 from services.api.store import Store
-from services.api.vault import Vault
+from services.api.variables.masks import Masks
+from services.api.variables.rotation import Rotation
+from services.api.variables.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Context:
     tokens: Tokens
     audit: Audit
     vault: Vault
+    masks: Masks
+    rotation: Rotation
 
     async def command(self, act: StrategyAct, command: SchedulerCommand) -> Standing:
         """Ask the scheduler; the audit tells of it before, and of what came of it."""
@@ -44,18 +47,11 @@ class Context:
             standing = await self.bus.request(command)
         before = {"status": act.strategy.status, "intent": act.strategy.intent}
         after = {"intent": standing.intent, "run": standing.run_id}
-        await self.audit.write([entry(act, DONE, on=act.on, before=before, after=after)])
+        await self.audit.write([entry(act, on=act.on, before=before, after=after)])
         return standing
 
-    @contextlib.asynccontextmanager
-    async def requesting(self, act: StrategyAct) -> AsyncGenerator[None]:
-        """Audits that it was requested, and if it is refused, that it was, and why."""
-        await self.audit.write([entry(act, REQUESTED, on=act.on)])
-        try:
-            yield
-        except OpenbellError as error:
-            await self.audit.write([entry(act, error.code(), on=act.on, detail=error.detail)])
-            raise
+    def requesting(self, act: StrategyAct) -> AbstractAsyncContextManager[None]:
+        return self.audit.requesting(act, [act.on])
 
     async def answer_publish(self, command: PublishArtifact) -> Done:
         """The object store is a cache: what it has lost, the database still holds."""

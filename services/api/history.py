@@ -13,6 +13,8 @@ from openbell.db.models import AuditEntry
 from services.api.audit import Audit
 
 PAGE = 500
+LARGEST_ID = 2**31 - 1
+"""Of PostgreSQL's integers; larger ones are refused before they are asked for."""
 
 Narrow = Callable[[Any], Any]
 """Restricts a query to what its caller may see."""
@@ -29,7 +31,9 @@ class Search(BaseModel):
     outcome: str | None = Field(default=None, max_length=64)
     since: Utc | None = None
     until: Utc | None = None
-    before: int | None = Field(default=None, ge=0, description="Older than this entry's id.")
+    before: int | None = Field(
+        default=None, ge=0, le=LARGEST_ID, description="Older than this entry's id."
+    )
     limit: int = Field(default=100, ge=1, le=PAGE)
     format: Literal["json", "jsonl"] = Field(
         default="json", description="`jsonl` exports all that matches, a line an entry."

@@ -1,20 +1,35 @@
-"""Keeps requests small: a body beyond the limit is refused, and never held."""
+"""Keeps requests small and storable, before anybody looks at them.
+
+A body beyond the limit is refused, and never held. A NUL is in no address: PostgreSQL keeps none
+in a text.
+"""
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Annotated, Any
 
-from openbell.contracts.errors import TooLarge
+from pydantic import StringConstraints
+
+from openbell.contracts.errors import InvalidRequest, NoSuchPage, OpenbellError, TooLarge
 from openbell.front_door import Asgi, Incoming, Outgoing, Scope, send_problem
 
+Storable = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""A text in a body, which is looked up as it is."""
 DISCARD_MOST = 128 * 1024**2
 """Read and thrown away before refusing, since a client that is still sending hears nothing."""
 
 
 def limited(app: Asgi, most_bytes: int) -> Asgi:
-    """The app, behind a limit on the size of a request's body."""
+    """The app, behind what its requests may be."""
 
     async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
-        if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        refusal = _refusal(scope)
+        if refusal is not None:
+            await send_problem(send, refusal)
+            return
+        if scope["method"] in {"GET", "HEAD"}:
             await app(scope, receive, send)
             return
         try:
@@ -27,6 +42,15 @@ def limited(app: Asgi, most_bytes: int) -> Asgi:
         await app(scope, _replayed(body, receive), send)
 
     return serve
+
+
+def _refusal(scope: Scope) -> OpenbellError | None:
+    """Of an address with a NUL in it."""
+    if "\0" in scope["path"]:
+        return NoSuchPage("no address has a NUL in it")
+    if b"%00" in scope["query_string"]:
+        return InvalidRequest("no parameter has a NUL in it")
+    return None
 
 
 class ClientGone(ConnectionError):

@@ -4,16 +4,18 @@ The framework's own share of a request is several times the rest of this one. Th
 `routes/strategies.py` documents it, and serves the page to browsers.
 """
 
+from openbell.contracts import model
 from openbell.contracts.errors import OpenbellError
 from openbell.front_door import Asgi, Incoming, Outgoing, Scope, send_problem
-from openbell.identity import Identities
+from openbell.identity import Identities, require
+from services.api.auth.sessions import Sessions
 from services.api.board import Board
-from services.api.page import PRIVATE
+from services.api.pages import PRIVATE
 
 PATH = "/python/"
 
 
-def listed(app: Asgi, board: Board, identities: Identities) -> Asgi:
+def listed(app: Asgi, board: Board, identities: Identities, sessions: Sessions) -> Asgi:
     """The app, with its list answered from the board."""
 
     async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
@@ -24,6 +26,8 @@ def listed(app: Asgi, board: Board, identities: Identities) -> Asgi:
             return
         try:
             caller = await identities.caller(headers)
+            require(caller, model.Scope.READ)
+            await sessions.seen(caller)
             body = b'{"strategies":' + await board.list(caller) + b"}"
         except OpenbellError as error:
             await send_problem(send, error)

@@ -9,7 +9,7 @@ from openbell.bus import Bus
 from openbell.contracts.commands import LogChunk, ReadLog
 from openbell.db.models import Run
 from openbell.redaction import STAR, Mask
-from services.api.vault import Vault
+from services.api.variables.masks import Masks
 
 MOST_READ = 524_288
 HOLD_S = 10.0
@@ -27,7 +27,7 @@ class LogView(BaseModel):
 
 
 async def read_masked(
-    bus: Bus, vault: Vault, run: Run, *, offset: int, limit: int, wait_s: float
+    bus: Bus, masks: Masks, run: Run, *, offset: int, limit: int, wait_s: float
 ) -> LogChunk:
     """What the log holds from there. Waits for more only while the run may write it.
 
@@ -37,7 +37,7 @@ async def read_masked(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + (wait_s if run.live else 0)
     while True:
-        mask = await vault.mask(run.owner, run.strategy_id)
+        mask = await masks.of(run.owner, run.strategy_id)
         most = min(limit, MOST_READ - 2 * mask.reach)
         command = ReadLog(
             strategy_id=run.strategy_id,
@@ -48,9 +48,11 @@ async def read_masked(
             wait_s=max(0, deadline - loop.time()),
         )
         window = await bus.request(command, run.runner)
-        if (await vault.mask(run.owner, run.strategy_id)).patterns != mask.patterns:
+        if (await masks.of(run.owner, run.strategy_id)).patterns != mask.patterns:
             continue  # a secret was set, and may have been printed, while we read
-        chunk = masked(window, mask, offset=offset, limit=most, live=run.live)
+        chunk = await asyncio.to_thread(
+            masked, window, mask, offset=offset, limit=most, live=run.live
+        )
         if chunk.data or loop.time() >= deadline:
             return chunk
         await asyncio.sleep(RETRY_S)

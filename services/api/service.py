@@ -29,14 +29,16 @@ from services.api.auth.sessions import Sessions
 from services.api.auth.tokens import Tokens
 from services.api.board import Board
 from services.api.context import Context
-from services.api.delivery import Delivery
-from services.api.keyring import Keyring
 from services.api.limits import limited
 from services.api.listing import listed
-from services.api.page import PAGE, PAGES, guarded
+from services.api.pages import PAGE, PAGES, guarded
 from services.api.routes import admin, auth, sharing, strategies, variables
 from services.api.store import Store
-from services.api.vault import Vault
+from services.api.variables.delivery import Delivery
+from services.api.variables.keyring import Keyring
+from services.api.variables.masks import Masks
+from services.api.variables.rotation import Rotation
+from services.api.variables.vault import Vault
 
 FORM_OVERHEAD = 64 * 1024
 KEYS = "keys"
@@ -81,12 +83,14 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
     outbox = Outbox(ApiOutbox, database, bus)
     identities = Identities(database)
     keys = settings.api.keys.get_secret_value() if settings.api.keys else None
-    vault = Vault(database, outbox, Keyring.of(keys, settings.data / KEYS))
+    keyring = Keyring.of(keys, settings.data / KEYS)
+    rotation = Rotation(database, keyring)
+    vault = Vault(database, outbox, keyring)
     changes = Changes(database, outbox, identities)
     passwords = Passwords()
     sessions = Sessions(changes, passwords, timedelta(days=settings.api.session_days))
     await prepare(changes, settings.data)
-    await vault.reseal()
+    await rotation.start()
     context = Context(
         bus=bus,
         board=Board(database),
@@ -98,6 +102,8 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
         tokens=Tokens(changes),
         audit=Audit(database),
         vault=vault,
+        masks=Masks(database, keyring),
+        rotation=rotation,
     )
 
     def told(event: Stored | None) -> None:
@@ -110,7 +116,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
         await stack.enter_async_context(bus.listening(EVENTS, told))
         await bus.answer(PublishArtifact, context.answer_publish)
         await bus.answer(RecordLook, context.answer_look)
-        await bus.answer(GetRunEnvironment, Delivery(bus, vault).answer)
+        await bus.answer(GetRunEnvironment, Delivery(bus, database, keyring).answer)
         app = guarded(create_app(context))
         app = limited(app, settings.api.max_source_bytes + FORM_OVERHEAD)
-        yield listed(app, context.board, identities)
+        yield listed(app, context.board, identities, sessions)

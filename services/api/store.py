@@ -25,8 +25,8 @@ from openbell.outbox import Outbox
 from services.api.acts import Act, StrategyAct
 from services.api.audit import record
 from services.api.board import unknown
-from services.api.uploads import Source, new_id
-from services.api.vault import Given, Vault
+from services.api.uploads import Given, Source, new_id
+from services.api.variables.vault import Vault
 
 
 class Store:
@@ -76,11 +76,11 @@ class Store:
             created_at=now,
         )
         event = StrategyUploaded(owner=owner, strategy_id=strategy.id, at=now, name=name, version=1)
-        after = {"name": name, "sha256": source.sha256, **variables.names}
         try:
             async with self._database.write() as session:
                 session.add_all([strategy, version])
-                await self._vault.add(session, owner, strategy.id, variables)
+                kept = await self._vault.add(session, owner, strategy.id, variables)
+                after = {"name": name, "sha256": source.sha256, **kept}
                 record(session, act, on=(owner, strategy.id), after=after)
                 self._outbox.add(session, event)
         except IntegrityError:
@@ -137,6 +137,8 @@ class Store:
         async with self._database.write() as session:
             await _existing(session, act.id)
             row = await session.get(Share, (act.id, user.id))
+            if row is None and permission is None:
+                return
             before = {"user": user.name, "permission": row.permission} if row else None
             after = {"user": user.name, "permission": permission} if permission else None
             record(session, act, on=act.on, before=before, after=after)

@@ -51,29 +51,20 @@ class Given:
     """By variable, the name of the owner's secret."""
     remove: tuple[str, ...] = ()
 
-    @property
-    def names(self) -> dict[str, Any]:
-        """What the audit may tell."""
-        told = {
-            "parameters": sorted(self.parameters),
-            "secrets": sorted(self.secrets),
-            "uses": self.uses,
-            "removed": sorted(self.remove),
-        }
-        return {kind: names for kind, names in told.items() if names}
-
 
 def check_fields(given: Iterable[str]) -> None:
     """A field that nobody reads is a mistake, not a detail. Raises InvalidRequest."""
     for name in given:
         if name not in FIELDS:
-            raise _invalid(name[:64], f"there is no such field; there are {', '.join(FIELDS)}")
+            raise InvalidRequest.of(
+                name[:64], f"there is no such field; there are {', '.join(FIELDS)}"
+            )
 
 
 def check_source(filename: str | None, body: bytes, most_bytes: int) -> Source:
     """Raises InvalidRequest, InvalidSource, TooLarge."""
     if filename is None or not FILENAME.fullmatch(filename):
-        raise _invalid(
+        raise InvalidRequest.of(
             "file",
             "name the file like my_strategy.py: letters, digits, space, dot, dash and underscore,"
             " at most 100, ending in .py, without a folder",
@@ -90,7 +81,7 @@ def check_name(name: str | None, filename: str) -> str:
     """The strategy's name: as given, or from its file. Raises InvalidRequest."""
     chosen = filename.removesuffix(".py") if name is None or not name.strip() else name.strip()
     if not NAME.fullmatch(chosen):
-        raise _invalid(
+        raise InvalidRequest.of(
             "name",
             "write 1 to 64 letters, digits, spaces, dots, dashes and underscores (ASCII),"
             " beginning with a letter or digit",
@@ -116,11 +107,11 @@ def check_variables(
         parameters=_values("parameters", VARIABLE, parameters),
         secrets=_values("secrets", VARIABLE, secrets),
         uses=_values("uses", VARIABLE, uses),
-        remove=tuple(remove),
+        remove=_removed(remove, VARIABLE),
     )
     for variable, secret in given.uses.items():
         if not SECRET.fullmatch(secret):
-            raise _invalid(f"uses.{variable}", "write the name of one of your secrets")
+            raise InvalidRequest.of(f"uses.{variable}", "write the name of one of your secrets")
     return _distinct(given)
 
 
@@ -131,7 +122,7 @@ def check_own(
     given = Given(
         parameters=_values("parameters", VARIABLE, parameters),
         secrets=_values("secrets", SECRET, secrets),
-        remove=tuple(remove),
+        remove=_removed(remove, VARIABLE, SECRET),
     )
     return _distinct(given)
 
@@ -142,9 +133,9 @@ def _object(place: str, text: str | None) -> Mapping[str, Any]:
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError):
-        raise _invalid(place, "this is not JSON") from None
+        raise InvalidRequest.of(place, "this is not JSON") from None
     if not isinstance(values, dict):
-        raise _invalid(place, 'write a JSON object, like {"SYMBOL": "SBIN"}')
+        raise InvalidRequest.of(place, 'write a JSON object, like {"SYMBOL": "SBIN"}')
     return cast("dict[str, Any]", values)
 
 
@@ -152,24 +143,34 @@ def _values(place: str, names: re.Pattern[str], values: Mapping[str, Any]) -> di
     checked = {name: _value(place, names, name, value) for name, value in values.items()}
     total = sum(len(name) + len(value.encode()) for name, value in checked.items())
     if len(checked) > MOST_VARIABLES or total > MOST_BYTES:
-        raise _invalid(place, TOO_MANY)
+        raise InvalidRequest.of(place, TOO_MANY)
     return checked
 
 
 def _value(place: str, names: re.Pattern[str], name: str, value: Any) -> str:
     if not names.fullmatch(name) or name in OURS:
-        raise _invalid(f"{place}.{_shown(name)}", "this name cannot be set")
+        raise InvalidRequest.of(f"{place}.{_shown(name)}", "this name cannot be set")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _invalid(f"{place}.{name}", "write a text or a number")
+        raise InvalidRequest.of(f"{place}.{name}", "write a text or a number")
     try:
         text = str(value)
     except ValueError:  # a number of thousands of digits
-        raise _invalid(f"{place}.{name}", "write a shorter number, or a text") from None
+        raise InvalidRequest.of(f"{place}.{name}", "write a shorter number, or a text") from None
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-        raise _invalid(f"{place}.{name}", "half of a surrogate pair is no text")
+        raise InvalidRequest.of(f"{place}.{name}", "half of a surrogate pair is no text")
     if len(text) > LONGEST_VALUE or "\0" in text:
-        raise _invalid(f"{place}.{name}", f"at most {LONGEST_VALUE} characters, and no NUL")
+        raise InvalidRequest.of(
+            f"{place}.{name}", f"at most {LONGEST_VALUE} characters, and no NUL"
+        )
     return text
+
+
+def _removed(names: Sequence[str], *kinds: re.Pattern[str]) -> tuple[str, ...]:
+    """Nothing else can be there; and each is told on, in the audit and in events."""
+    for name in names:
+        if not any(kind.fullmatch(name) for kind in kinds):
+            raise InvalidRequest.of(f"remove.{_shown(name)}", "there can be no such name")
+    return tuple(names)
 
 
 def _distinct(given: Given) -> Given:
@@ -178,7 +179,7 @@ def _distinct(given: Given) -> Given:
     for place in ("parameters", "secrets", "uses", "remove"):
         for name in getattr(given, place):
             if name in seen:
-                raise _invalid(f"{place}.{_shown(name)}", "this name is given twice")
+                raise InvalidRequest.of(f"{place}.{_shown(name)}", "this name is given twice")
             seen.add(name)
     return given
 
@@ -233,7 +234,3 @@ def _compile(filename: str, text: str) -> None:
             f"the file cannot be compiled: {reason}",
             errors=[{"field": "file", "message": reason}],
         ) from None
-
-
-def _invalid(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", errors=[{"field": field, "message": message}])

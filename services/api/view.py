@@ -85,6 +85,10 @@ class StrategyView(BaseModel):
     created_at: Utc
 
 
+def has_ended(view: StrategyView) -> bool:
+    return view.run is None or view.run.state is RunState.EXITED
+
+
 def run_view(run: Run) -> RunView:
     return RunView.model_validate(run, from_attributes=True)
 

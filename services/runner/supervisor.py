@@ -120,13 +120,13 @@ class Supervisor:
         if command.run_id in self._live:
             return
         try:
-            spec = await self._spec(command)
+            spec = await self._fetched(command)
             self._add_live(command.run_id, command.ladder)
             await self._start(spec)
         except StartRefused as error:
-            self._drop_live(command.run_id)
             if not error.observed:
                 await self._start_failed(command, str(error))
+            self._drop_live(command.run_id)
         except BuildFailed as error:
             await self._start_failed(command, f"the environment could not be built: {error}")
         except OpenbellError as error:
@@ -148,6 +148,16 @@ class Supervisor:
             else:
                 return
 
+    async def _fetched(self, command: StartRun) -> RunSpec:
+        """As often as who has it is away: an outage of Openbell is no failure of a strategy."""
+        while True:
+            try:
+                return await self._spec(command)
+            except ServiceUnavailable as error:
+                log.warning("a start waits", run=command.run_id, reason=error.detail)
+                await self._report(command, RunState.PREPARING, detail=error.detail)
+                await asyncio.sleep(RETRY_S)
+
     async def _spec(self, command: StartRun) -> RunSpec:
         """All that a start needs, fetched side by side."""
         if not self._environments.ready:
@@ -158,6 +168,7 @@ class Supervisor:
             self._sources.check_out(command.strategy_id, command.sha256, command.filename),
             self._variables(command.run_id, command.epoch),
         )
+        self._masks[command.run_id] = _mask(own)
         return RunSpec(
             run_id=command.run_id,
             strategy_id=command.strategy_id,
@@ -183,10 +194,7 @@ class Supervisor:
         ask = GetRunEnvironment(runner=self._runner, run_id=run_id, epoch=epoch)
         answer = await self._bus.request(ask)
         opened = self._key.open(answer.sealed, sealing.for_run(run_id, epoch))
-        found = RunVariables.model_validate_json(opened)
-        hidden = (found.variables[name] for name in found.secrets)
-        self._masks[run_id] = Mask((*hidden, *found.earlier))
-        return found
+        return RunVariables.model_validate_json(opened)
 
     async def _start_failed(self, command: StartRun, detail: str) -> None:
         detail = self._masks.pop(command.run_id, NOTHING_TO_HIDE).text(detail)
@@ -289,7 +297,7 @@ class Supervisor:
     async def _learned(self, observation: Observation) -> Mask | None:
         while True:
             try:
-                await self._variables(observation.run_id, observation.epoch)
+                found = await self._variables(observation.run_id, observation.epoch)
             except OpenbellError as error:
                 late = asyncio.get_running_loop().time() >= self._patient_until
                 if late or not isinstance(error, ServiceUnavailable):
@@ -301,7 +309,7 @@ class Supervisor:
                     return None
                 await asyncio.sleep(RETRY_S)
             else:
-                return self._masks[observation.run_id]
+                return _mask(found)
 
     def _report_of(self, observation: Observation, detail: str | None) -> RunReported:
         return RunReported(
@@ -358,3 +366,8 @@ class Supervisor:
             log.warning("some strategies would not end", runs=sorted(self._live))
         with contextlib.suppress(BackendLost):
             await self._backend.shut_down()
+
+
+def _mask(found: RunVariables) -> Mask:
+    """Hides what a run may tell: its secrets, and those that it had before they were replaced."""
+    return Mask((*(found.variables[name] for name in found.secrets), *found.earlier))

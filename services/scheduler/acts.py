@@ -60,7 +60,10 @@ class Acts:
 
     def advance(self, case: Case, run: Run, event: RunReported) -> None:
         run.state = event.state
-        if event.state is RunState.RUNNING:
+        if event.state is RunState.PREPARING and event.detail:
+            case.slot.waiting = event.detail
+            self.tell(case, StartDelayed, reason=event.detail)
+        elif event.state is RunState.RUNNING:
             run.started_at = event.at
             case.slot.waiting = None
             self.tell(case, RunStarted, started_at=event.at)
@@ -215,6 +218,7 @@ class Acts:
 
     def replan(self, case: Case) -> None:
         slot, new = case.slot, case.plan
+        slot.schedule_at = case.schedule.updated_at if case.schedule else None
         unknown = new.outlook is Outlook.UNKNOWN
         next_stop = new.next_stop or (slot.next_stop if unknown else None)
         comes = (new.next_start, next_stop, new.outlook, new.reason)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import or_, tuple_
 from sqlalchemy import select as select_columns
@@ -30,7 +30,6 @@ from services.scheduler.sessions import SessionBook
 
 START, STOP = "start", "stop"
 DONE, WAITING, MISSED = "done", "waiting", "missed"
-RECENTLY = timedelta(minutes=2)
 TOGETHER = 1000
 """Ids in one query; PostgreSQL takes 32,767 at most."""
 
@@ -226,10 +225,9 @@ async def all_ids(session: AsyncSession) -> Sequence[str]:
 async def pending_ids(session: AsyncSession, now: datetime) -> Sequence[str]:
     """Those of them that may need something now, as far as their rows tell.
 
-    What is live, wanted, waited for, or past the next instant of its plan; and what api may have
-    changed without being heard. Of the others nothing is due before their plan says so.
+    What is live, wanted, waited for, or past the next instant of its plan; and whose plan is not of
+    the schedule that it has. Of the others nothing is due before their plan says so.
     """
-    planned = col(ScheduleRow.strategy_id).is_not(None)
     query = _scheduled_ids().where(
         or_(
             col(Slot.state) == SlotState.HELD,
@@ -239,12 +237,23 @@ async def pending_ids(session: AsyncSession, now: datetime) -> Sequence[str]:
             col(Slot.next_start) <= now,
             col(Slot.next_stop) <= now,
             col(Slot.outlook) == Outlook.UNKNOWN,
-            planned & col(Slot.strategy_id).is_(None),
-            planned & (col(ScheduleRow.updated_at) > now - RECENTLY),
-            ~planned & (col(Slot.outlook) != Outlook.NONE),
+            col(Slot.schedule_at).is_distinct_from(col(ScheduleRow.updated_at)),
         )
     )
     return (await session.exec(query)).all()
+
+
+async def moments(
+    session: AsyncSession, after: datetime, until: datetime
+) -> Sequence[tuple[str, datetime]]:
+    """The next instants of plans, with whose they are, whichever scheduler has made them."""
+    found: list[tuple[str, datetime]] = []
+    for moment in (col(Slot.next_start), col(Slot.next_stop)):
+        within = (moment > after) & (moment <= until)
+        found += await all_rows(
+            session, select_columns(col(Slot.strategy_id), moment).where(within)
+        )
+    return found
 
 
 def _scheduled_ids() -> SelectOfScalar[str]:

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.bus import RUNNERS, Bus, Stored, StreamState
-from openbell.contracts.base import Done, utc_now
+from openbell.contracts.base import utc_now
 from openbell.contracts.commands import (
     PlanStrategy,
     RestartStrategy,
@@ -23,6 +22,7 @@ from openbell.contracts.commands import (
     StopRun,
     StopStrategies,
     StopStrategy,
+    Unstopped,
 )
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RUNNER_EVENT, RunnerCameUp, RunReported
@@ -33,22 +33,31 @@ from openbell.feed import Feed
 from openbell.outbox import Outbox
 from openbell.settings import Settings
 from services.scheduler.acts import Acts
-from services.scheduler.cases import Cases, Dispatch, all_ids, exchanges, pending_ids
+from services.scheduler.cases import (
+    Cases,
+    Dispatch,
+    all_ids,
+    exchanges,
+    moments,
+    pending_ids,
+)
 from services.scheduler.runners import Runners
 from services.scheduler.sessions import SessionBook
 from services.scheduler.slots import Settled, Slots
 from services.scheduler.timers import Timers
 
 CHUNK = 50
-"""Strategies that share a transaction when all are looked at."""
+"""Strategies that share a transaction when many are looked at, or stopped."""
 BREATH_S = 0.01
 """Between two of them, in which whoever waits to write does."""
-ALL_EVERY = 40
-"""How many times only what may need something is looked at, before everything is again."""
+ALL_EVERY_S = 300
+"""How often everything is looked at: a calendar that was corrected shows in no row."""
 RETRY_S = 1.0
 CATCH_UP_S = 3.0
 
 log = structlog.get_logger()
+Act = Callable[[Slots, Sequence[str]], Awaitable[list[Settled]]]
+"""On strategies that share a transaction."""
 
 
 class Scheduler:
@@ -117,12 +126,10 @@ class Scheduler:
             act = Slots.stop if command.stop else Slots.retire
             return await self._command(command.strategy_id, act)
 
-        async def stop_all(command: StopStrategies) -> Done:
+        async def stop_all(command: StopStrategies) -> Unstopped:
             await self._catch_up()
-            async with self._transaction() as slots:
-                settled = await slots.stop_all(command.strategy_ids)
-            self._carry_out(settled, slots.strays)
-            return Done()
+            failed = await self._each(command.strategy_ids, Slots.stop_all)
+            return Unstopped(strategy_ids=tuple(failed))
 
         await self._bus.answer(StopStrategies, stop_all)
         await self._bus.answer(StartStrategy, start)
@@ -168,9 +175,16 @@ class Scheduler:
     async def _reconcile_forever(self) -> None:
         """Everything at first and now and then; what may need something, all the time."""
         await self._caught_up.wait()
-        for number in itertools.count():
+        time = asyncio.get_running_loop().time
+        everything_at = time()
+        while True:
+            began = time()
+            everything = began >= everything_at
             try:
-                await self.reconcile(await self._ids(everything=number % ALL_EVERY == 0))
+                await self._set_timers()
+                await self.reconcile(await self._ids(everything=everything))
+                if everything:
+                    everything_at = began + ALL_EVERY_S
             except Exception:
                 log.exception("reconciliation failed; it is tried again")
                 await asyncio.sleep(RETRY_S)
@@ -185,31 +199,48 @@ class Scheduler:
                 return await all_ids(session)
             return await pending_ids(session, self._clock())
 
+    async def _set_timers(self) -> None:
+        """For what comes before the look after the next: another replica may have planned it."""
+        now = self._clock()
+        async with self._database.read() as session:
+            until = now + timedelta(seconds=2 * self._reconcile_s)
+            for strategy_id, moment in await moments(session, now, until):
+                self._timers.wake(strategy_id, (moment,))
+
     async def reconcile(self, ids: Sequence[str]) -> None:
         """Make what is so what should be so, for these strategies."""
         await self._refresh_sessions(ids)
+        await self._each(ids, Slots.settle)
+
+    async def _each(self, ids: Sequence[str], act: Act) -> Sequence[str]:
+        """Some at a time, in one transaction. Returns those for whom it failed."""
+        failed: list[str] = []
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
             try:
-                await self._settle(chunk)
+                await self._together(chunk, act)
             except Exception:
-                log.exception("strategies could not be looked at together")
-                await self._settle_apart(chunk)
+                log.exception("strategies could not be handled together")
+                failed += await self._apart(chunk, act)
             if start + CHUNK < len(ids):
                 await asyncio.sleep(BREATH_S)
+        return failed
 
-    async def _settle(self, ids: Sequence[str]) -> None:
+    async def _together(self, ids: Sequence[str], act: Act) -> None:
         async with self._transaction() as slots:
-            settled = await slots.settle(ids)
+            settled = await act(slots, ids)
         self._carry_out(settled, slots.strays)
 
-    async def _settle_apart(self, ids: Sequence[str]) -> None:
+    async def _apart(self, ids: Sequence[str], act: Act) -> Sequence[str]:
         """One by one: what is wrong with one strategy stops no other."""
+        failed: list[str] = []
         for strategy_id in ids:
             try:
-                await self._settle([strategy_id])
+                await self._together([strategy_id], act)
             except Exception:
-                log.exception("a strategy could not be looked at", strategy=strategy_id)
+                log.exception("a strategy could not be handled", strategy=strategy_id)
+                failed.append(strategy_id)
+        return failed
 
     async def _refresh_sessions(self, ids: Sequence[str]) -> None:
         async with self._database.read() as session:

@@ -72,7 +72,7 @@ class Slots:
         cases = await self._cases.load(ids)
         for case in cases:
             self._acts.intend(case, Intent.STOP)
-        return [self._settle(case) for case in cases if case.strategy.deleted_at is None]
+        return [self._settle(case) for case in cases]
 
     async def restart(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""

@@ -1,15 +1,18 @@
 """Events, encoded once and handed to every client that may see them."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 
 from openbell.bus import Stored, StreamState
 from openbell.contracts.base import ACCOUNT, Event
+from openbell.contracts.errors import TooManyStreams
 from openbell.identity import Caller
 
 RECENT = 2048
+MOST_STREAMS = 100
+"""Of one user, at once, of this replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Fanout:
         self.sequence = state.last
         """The number of the last event that clients were given."""
         self._clients: set[Client] = set()
+        self._streams = Counter[str]()
+        """How many each user has."""
         self._recent: deque[Frame] = deque(maxlen=RECENT)
 
     def publish(self, event: Stored) -> None:
@@ -82,10 +87,16 @@ class Fanout:
         return Frame(event.sequence, owner, topic, head.encode() + event.payload + b"\n\n")
 
     def join(self, client: Client) -> None:
+        """Raises TooManyStreams."""
+        if self._streams[client.caller.user] >= MOST_STREAMS:
+            raise TooManyStreams(f"{MOST_STREAMS} are open already")
+        self._streams[client.caller.user] += 1
         self._clients.add(client)
 
     def leave(self, client: Client) -> None:
-        self._clients.discard(client)
+        if client in self._clients:
+            self._clients.remove(client)
+            self._streams[client.caller.user] -= 1
 
     def recent(self, client: Client, after: int) -> list[Frame] | None:
         """A client's frames after a number, or None when memory does not reach back to it."""

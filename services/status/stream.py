@@ -7,15 +7,22 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import parse_qs
 
 import structlog
 
 from openbell.bus import EVENTS, Bus
 from openbell.contracts.base import Event
 from openbell.contracts.commands import RecordLook
-from openbell.contracts.errors import MethodNotAllowed, NotAllowed, NotSignedIn, OpenbellError
+from openbell.contracts.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    NotSignedIn,
+    OpenbellError,
+)
+from openbell.contracts.model import Scope as Granted
 from openbell.front_door import Incoming, Outgoing, Scope, send_problem
-from openbell.identity import Identities
+from openbell.identity import Identities, require, require_admin
 from openbell.settings import StatusSettings
 from services.status.fanout import Client, Fanout, Frame
 
@@ -25,8 +32,15 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 HEARTBEAT = b": still here\n\n"
-EVERYBODY = b"everybody=true"
 REPLAY_MOST = 5000
+"""Events that a client may have missed, each read from the stream by itself."""
+SEARCH_MOST = 500
+"""The same, of which only some are theirs."""
+SHARED_S = 1.0
+"""How old what is known of a client may be when it is handed an event of somebody else. That it
+may not see it any more is told by another event, which comes out of another outbox: it may come
+later than that of a change that was made later.
+"""
 NUMBER = re.compile(r"[0-9]{1,18}")
 LET_GO_S = 5.0
 """How long a client that has fallen behind may take to hear that it has."""
@@ -78,12 +92,14 @@ class EventStream:
             self._fanout.leave(client)
 
     async def _join(self, scope: Scope, headers: dict[bytes, bytes]) -> Client:
-        """Raises NotSignedIn, NotAllowed; ServiceUnavailable, if a look cannot be audited."""
-        caller = await self._identities.caller(headers)
-        everybody = scope["query_string"] == EVERYBODY
+        """Raises InvalidRequest, NotSignedIn, NotAllowed, TooManyStreams; ServiceUnavailable, if a
+        look cannot be audited.
+        """
+        everybody = _asks_for_everybody(scope["query_string"])
+        caller = await self._identities.caller(headers, SHARED_S)
+        require(caller, Granted.READ)
         if everybody:
-            if not caller.administers:
-                raise NotAllowed("only an admin sees everybody's events")
+            require_admin(caller, Granted.READ)
             await self._bus.request(
                 RecordLook(
                     user=caller.user,
@@ -98,37 +114,44 @@ class EventStream:
         return client
 
     async def _write(self, client: Client, last_id: str, send: Outgoing) -> None:
+        """It ends when the credential that opened it has been revoked, or has expired."""
+        try:
+            await self._tell(client, last_id, send)
+        except NotSignedIn as error:
+            last = self._fanout.sequence
+            await _send(send, [_control(self._fanout, last, "signed_out", error.detail)])
+
+    async def _tell(self, client: Client, last_id: str, send: Outgoing) -> None:
         """Whatever was missed, then whatever comes. `client` is queueing from before the replay.
 
-        It ends when the credential that opened it has been revoked, or has expired.
+        Raises NotSignedIn.
         """
         seen = self._fanout.sequence
         missed = await self._missed(client, last_id, seen)
         if missed is None:
             await _send(send, [_control(self._fanout, seen, "reset", "events were missed")])
         else:
-            await _send(send, [_control(self._fanout, seen, "hello", "connected"), *missed])
+            await self._look_again(client, missed)
+            hello = _control(self._fanout, seen, "hello", "connected")
+            await _send(send, [hello, *(f.data for f in missed if client.sees(f))])
         while True:
             frames = await self._next_frames(client)
             if client.overflowed.is_set():
                 last, reason = self._fanout.sequence, "this client is too slow"
                 await _send(send, [_control(self._fanout, last, "reset", reason)])
                 return
-            try:
-                await self._look_again(client, frames)
-            except NotSignedIn as error:
-                last = self._fanout.sequence
-                await _send(send, [_control(self._fanout, last, "signed_out", error.detail)])
-                return
+            await self._look_again(client, frames)
             fresh = [f.data for f in frames if f.sequence > seen and client.sees(f)]
             await _send(send, fresh or [HEARTBEAT])
 
     async def _look_again(self, client: Client, frames: Sequence[Frame]) -> None:
-        """When its account is said to have changed; else now and then. Raises NotSignedIn."""
+        """When its account is said to have changed; before it is handed an event of somebody else;
+        and now and then. Raises NotSignedIn.
+        """
         now = time.monotonic()
         due = now - client.known_at >= self._settings.heartbeat_s
-        if due or any(frame.of_account for frame in frames):
-            client.caller = await self._identities.caller(client.headers)
+        if due or any(f.of_account or f.owner != client.caller.user for f in frames):
+            client.caller = await self._identities.caller(client.headers, SHARED_S)
             client.everybody &= client.caller.administers
             client.known_at = now
 
@@ -142,7 +165,7 @@ class EventStream:
             frames.append(client.queue.get_nowait())
         return frames
 
-    async def _missed(self, client: Client, last_id: str, until: int) -> list[bytes] | None:
+    async def _missed(self, client: Client, last_id: str, until: int) -> list[Frame] | None:
         """What `client` missed since `last_id`, up to `until`; None when that cannot be told."""
         if not last_id:
             return []
@@ -154,25 +177,33 @@ class EventStream:
             return [] if after == until else None
         recent = self._fanout.recent(client, after)
         if recent is not None:
-            return [frame.data for frame in recent if frame.sequence <= until]
+            return [frame for frame in recent if frame.sequence <= until]
         return await self._stored(client, after, until)
 
-    async def _stored(self, client: Client, after: int, until: int) -> list[bytes] | None:
+    async def _stored(self, client: Client, after: int, until: int) -> list[Frame] | None:
         """From the stream itself. Of others' events some may be theirs: all are looked at."""
         alone = not client.everybody and not client.caller.shared
         subjects = Event.subjects(client.caller.user if alone else None)
         if after + 1 < (await self._bus.stream_state(EVENTS)).first:
             return None
-        frames: list[bytes] = []
-        for _ in range(REPLAY_MOST):
+        frames: list[Frame] = []
+        for _ in range(REPLAY_MOST if alone else SEARCH_MOST):
             event = await self._bus.next_stored(EVENTS, after, subjects)
             if event is None or event.sequence > until:
                 return frames
             frame = self._fanout.encode(event)
             if client.sees(frame):
-                frames.append(frame.data)
+                frames.append(frame)
             after = event.sequence
         return None
+
+
+def _asks_for_everybody(query: bytes) -> bool:
+    """Raises InvalidRequest."""
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("everybody", ["false"])
+    if given not in (["true"], ["false"]):
+        raise InvalidRequest.of("everybody", "write true or false")
+    return given == ["true"]
 
 
 def _control(fanout: Fanout, sequence: int, kind: str, reason: str) -> bytes:

@@ -93,6 +93,26 @@ def test_a_script_that_crashes_at_once_is_an_exit_code(stack: Stack, tmp_path: P
     openbell(stack, "delete", "bad")
 
 
+def test_a_list_stays_a_list_whatever_a_script_said_last(stack: Stack, tmp_path: Path) -> None:
+    words = " ".join(f"word{n}" for n in range(120))
+    file = tmp_path / "talkative.py"
+    file.write_text(f"raise SystemExit({words!r})\n")
+    openbell(stack, "upload", str(file), "--restart", "never")
+    strategy_id = stack.http.get("/python/").json()["strategies"][0]["id"]
+    stack.post(f"/python/start/{strategy_id}")
+    stack.wait_status(strategy_id, "crashed")
+    (listed,) = json.loads(openbell(stack, "ls", "--json"))
+    for columns in (80, 120, 200):
+        lines = ran(stack, "ls", COLUMNS=str(columns)).stdout.splitlines()
+        assert len(lines) <= 3
+        assert max(map(len, lines)) <= columns
+        assert "crashed with exit code 1" in " ".join(lines[1].split())
+        assert listed["run"]["id"] in lines[1]
+        assert "..." in lines[2]
+    assert "word20" in listed["reason"]
+    openbell(stack, "delete", "talkative")
+
+
 def test_exit_codes_tell_what_went_wrong(stack: Stack, tmp_path: Path) -> None:
     assert "there is no strategy 'x'" in openbell(stack, "start", "x", code=1)
     openbell(stack, "start", code=2)

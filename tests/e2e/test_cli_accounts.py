@@ -1,6 +1,7 @@
 """The command line of several people: who each is, and what each may do."""
 
 import json
+import re
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -71,9 +72,9 @@ def test_login_and_logout(stack: Stack, bob: Person, tmp_path: Path) -> None:
 
 
 def test_login_asks_nobody_who_is_not_there(stack: Stack, tmp_path: Path) -> None:
-    openbell(stack, "login", person=tmp_path, code=MISUSED)
-    openbell(stack, "login", "--name", "bob", person=tmp_path, code=MISUSED)
-    openbell(stack, "login", "--password-stdin", person=tmp_path, typed=PASSWORD, code=MISUSED)
+    for given in ([], ["--name", "bob"], ["--password-stdin"]):
+        told = openbell(stack, "login", *given, person=tmp_path, typed=PASSWORD, code=MISUSED)
+        assert "--name and --password-stdin" in told
 
 
 def test_a_revoked_token_is_told_with_what_to_do(stack: Stack, bob: Person, shell: Path) -> None:
@@ -122,6 +123,7 @@ def test_secrets_are_never_shown(stack: Stack, shell: Path, script: Path) -> Non
     assert [one["name"] for one in listed["variables"]] == ["B", "C", "KEY"]
     for command in (["env", "keeper"], ["env", "--mine"], ["ls", "--json"], ["audit", "--jsonl"]):
         said(*command)
+    assert said("env", "keeper").split()[:4] == ["NAME", "KIND", "FROM", "SET"]
     used = openbell(stack, "env", "--mine", "--unset", "broker", person=shell, code=REFUSED)
     assert "keeper" in used
     said("delete", "keeper")
@@ -181,8 +183,14 @@ def test_people(stack: Stack, tmp_path: Path) -> None:
     made = ran(stack, "user", "invite", "--role", "viewer")
     link = made.stdout.removesuffix("\n")
     assert link.startswith(f"{stack.url}/join#join_")
-    assert made.stderr.split(":")[0] in openbell(stack, "user", "links")
-    assert "withdrawn" in openbell(stack, "user", "withdraw", made.stderr.split(":")[0])
+    link_id = made.stderr.split(":")[0]
+    links = openbell(stack, "user", "links")
+    assert re.search(f"{link_id} +viewer +a new account", links)
+    assert "setup of the first account" in links
+    assert "withdrawn" in openbell(stack, "user", "withdraw", link_id)
+    trusted = "trusted like the user that runs Openbell"
+    assert trusted not in made.stderr, "a viewer uploads nothing"
+    assert trusted in ran(stack, "user", "invite").stderr
     eve = join(stack, "eve")
     listed = {
         one["name"]: one for one in json.loads(openbell(stack, "user", "ls", "--json"))["users"]
@@ -191,6 +199,7 @@ def test_people(stack: Stack, tmp_path: Path) -> None:
     assert openbell(stack, "user", "role", "EVE", "viewer") == "eve: viewer\n"
     assert "admin', 'trader' or 'viewer" in openbell(stack, "user", "role", "eve", "x", code=1)
     assert f"{stack.url}/join#" in openbell(stack, "user", "reset-password", "eve")
+    assert "a password for eve" in openbell(stack, "user", "links")
     assert openbell(stack, "user", "disable", "eve") == "eve: disabled\n"
     told = ran(stack, "ls", person=tmp_path, OPENBELL_TOKEN=eve.token)
     assert (told.returncode, "disabled" in told.stderr) == (REFUSED, True)
@@ -216,7 +225,13 @@ def test_the_audit(stack: Stack, shell: Path, script: Path) -> None:
     assert lines("--everybody", *about, "--user", "bob") == [("bob", "upload", "done")]
     assert set(lines("--everybody", "--action", "login")) >= {("bob", "login", "done")}
     assert lines("--since", "2999-01-01") == []
-    assert "delete" in openbell(stack, "audit", *about, person=shell)
+    table = openbell(stack, "audit", *about, person=shell)
+    assert re.search(r"local +127\.0\.0\.1 +delete +done", table)
+    openbell(stack, "upload", str(script), "--name", "on", "--start")
+    openbell(stack, "delete", "on", code=REFUSED)
+    table = openbell(stack, "audit", "--action", "delete")
+    assert re.search(r"strategy_is_running +on-\w+ +\w+", table), "why it was refused"
+    openbell(stack, "delete", "on", "--stop")
     assert json.loads(openbell(stack, "audit", *about, "--json"))["entries"]
     openbell(stack, "audit", "--since", "yesterday", code=MISUSED)
     assert "admin" in openbell(stack, "audit", "--everybody", person=shell, code=REFUSED)

@@ -228,6 +228,35 @@ def test_a_file_is_picked_mended_and_uploaded(visit: Visit) -> None:
     expect(row(page, "ema_crossover").locator(".badge")).to_have_text("Stopped")
 
 
+def test_a_secret_is_given_with_the_upload(visit: Visit, stack: Stack) -> None:
+    visit.provoked = {"422"}
+    page = visit.page()
+    page.get_by_role("button", name="Upload strategy").click()
+    secrets = page.locator("#upload-secrets")
+    wrong = page.locator("#upload [data-field=secrets] .error")
+    secrets.fill("hunter2")
+    upload(page, SLEEPER, "keeper.py")
+    expect(wrong).to_have_text("Line 1: write KEY=VALUE")
+    secrets.fill("9=hunter2")
+    upload(page, SLEEPER, "keeper.py")
+    expect(wrong).to_contain_text("9: this name cannot be set")
+    assert secrets.evaluate("e => getComputedStyle(e).webkitTextSecurity") == "disc"
+    page.get_by_role("button", name="Show the secrets").click()
+    assert secrets.evaluate("e => getComputedStyle(e).webkitTextSecurity") == "none"
+    secrets.fill("API_KEY=hunter2=")
+    page.locator("#upload-parameters").fill("SYMBOL=SBIN")
+    upload(page, SLEEPER, "keeper.py")
+    expect(row(page, "keeper")).to_be_visible()
+    expect(secrets).to_have_value("")
+    assert secrets.evaluate("e => getComputedStyle(e).webkitTextSecurity") == "disc"
+    choose(page, "Variables…", "keeper")
+    dialog = page.locator("#variables")
+    expect(dialog.locator(".entry").filter(has_text="API_KEY")).to_contain_text("Secret")
+    expect(dialog.locator(".entry").filter(has_text="SYMBOL")).to_contain_text("Parameter")
+    expect(dialog.locator("[name=kind][value=secret]")).to_be_checked()
+    assert "hunter2" not in page.content()
+
+
 def test_a_file_that_was_saved_again_is_chosen_again(visit: Visit, tmp_path: Path) -> None:
     visit.provoked = {"422"}
     page = visit.page()
@@ -540,6 +569,7 @@ def test_who_signs_out_leaves_nothing_behind(visit: Visit, claimed: Stack) -> No
     session = [one for one in visit.context.cookies() if one.get("httpOnly")]
     choose_of_user(page, "Sign out")
     expect(page).to_have_url(f"{claimed.url}/login")
+    expect(page.locator("#login-over")).to_be_hidden()
     assert visit.context.cookies() == []
     visit.context.add_cookies(session)  # pyright: ignore[reportArgumentType]
     assert visit.context.request.get(f"{claimed.url}/auth/me").status == 401
@@ -555,7 +585,14 @@ def test_a_session_that_is_revoked_ends_at_the_door(
     page = there.page()
     account = here.open("/account")
     account.get_by_role("button", name="Sign out all others").click()
-    expect(page).to_have_url(f"{claimed.url}/login")
+    expect(page).to_have_url(f"{claimed.url}/login#over=1")
+    expect(page.get_by_text("Your session is over: sign in again.")).to_be_visible()
+    page.get_by_label("Name").fill(NAME)
+    page.locator("#password").fill(PASSWORD)
+    page.locator("#login [type=submit]").click()
+    expect(page).to_have_url(f"{claimed.url}/")
+    account.reload()
+    account.get_by_role("button", name="Sign out all others").click()
     expect(account.locator("#sessions .entry")).to_have_count(1)
     expect(account.locator("#sessions .entry")).to_contain_text("This one")
 
@@ -746,7 +783,31 @@ def test_a_password_is_changed_and_people_are_managed(
     people.page.get_by_role("menuitem", name="Disable…").click()
     people.page.locator("#confirm").get_by_role("button", name="Disable").click()
     expect(people).to_contain_text("Disabled")
-    expect(listed).to_have_url(f"{claimed.url}/login")
+    expect(listed).to_have_url(f"{claimed.url}/login#over=1")
+    users = people.page.locator("#users")
+    users.get_by_role("button", name=f"Change {NAME}").click()
+    offered = people.page.get_by_role("menuitem")
+    expect(offered).to_have_text(["Link for a new password"])  # the machine's own stays an admin
+
+
+def test_the_audit_speaks_to_people(visiting: Callable[..., Visit], claimed: Stack) -> None:
+    join(claimed, "dora")
+    (dora,) = (
+        one for one in claimed.http.get("/admin/users").json()["users"] if one["name"] == "dora"
+    )
+    claimed.post(f"/admin/role/{dora['id']}", json={"role": "viewer"})
+    claimed.post("/python/stop-all")
+    page = visiting().open("/account")
+    page.locator("#audit-everybody").check()
+    entries = page.locator("#audit .entry")
+    expect(entries.filter(has_text="Change a role").first).to_contain_text(
+        "user: dora, role: trader → viewer"
+    )
+    invited = entries.filter(has_text="Make an invitation").first
+    expect(invited).to_contain_text("role: trader")
+    expect(invited).not_to_contain_text("made by")
+    joined = entries.filter(has_text="Use a link").filter(has_text="dora").first
+    expect(joined).to_contain_text("made by: local")
 
 
 def test_the_account_fits_a_phone(visiting: Callable[..., Visit], claimed: Stack) -> None:

@@ -5,14 +5,15 @@ has a new kind of path parameter is told so by `test_every_path_parameter_is_kno
 """
 
 import re
+import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
 import pytest
 
-from openbell.contracts.events import EVENTS
 from services.api.service import create_app
 from tests.fixtures.people import Person, join
 from tests.fixtures.stack import Stack, eventually
@@ -154,6 +155,9 @@ def test_a_token_does_what_its_scopes_say(world: World, scope: str) -> None:
                 assert answer.json()["code"] == "not_allowed", (method, path)
         if scope == "read":
             assert program.get(f"/python/status/{world.strategy}").status_code == 200
+        reads = program.get("/python/"), program.get("/python/events") if scope != "read" else None
+        for answer in filter(None, reads):
+            assert (answer.status_code == 200) == (scope == "read")
         if scope != "admin":
             assert program.get("/auth/tokens").json()["code"] == "not_allowed"
             more = program.post("/auth/tokens", json={"name": "x", "scopes": ["edit"]})
@@ -161,7 +165,7 @@ def test_a_token_does_what_its_scopes_say(world: World, scope: str) -> None:
 
 
 def test_events_of_others_never_come(world: World) -> None:
-    """Every kind of event, published for alice; bob, who listens, hears only his own."""
+    """What a restart and a schedule of alice's tell; bob, who listens, hears only his own."""
     stack, alice, bob = world.stack, world.alice, world.bob
     mine = bob.http.post(
         "/python/upload",
@@ -184,16 +188,6 @@ def test_events_of_others_never_come(world: World) -> None:
             assert data.get("owner", bob.id) == bob.id, kind
             if kind == "strategy_deleted":
                 break
-
-
-def test_every_kind_of_event_is_filtered_by_its_subject() -> None:
-    """The stream is filtered by owner and topic, which every event names in its subject."""
-    for kind in EVENTS:
-        fields: dict[str, Any] = {"owner": "alice", "strategy_id": "s-aaaaaa"}
-        event = kind.model_construct(**fields)
-        owner, topic, name = kind.parts(event.subject)
-        assert (owner, name) == ("alice", kind.kind())
-        assert topic in {"s-aaaaaa", "account"}
 
 
 def test_what_is_shared_is_seen_and_no_more(world: World) -> None:
@@ -230,6 +224,20 @@ def test_what_is_shared_is_seen_and_no_more(world: World) -> None:
         assert "run_started" not in kinds
 
 
+def test_a_log_is_followed_no_longer_than_it_may_be_read(world: World) -> None:
+    """Though the request was let in while it was shared."""
+    alice, bob = world.alice, world.bob
+    share, log = f"/python/share/{world.strategy}", f"/python/logs/{world.strategy}"
+    alice.http.post(share, json={"user": "bob", "permission": "viewer"}).raise_for_status()
+    end = bob.http.get(log).json()["next_offset"]
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(bob.http.get, log, params={"offset": end, "wait": 20})
+        time.sleep(0.5)
+        alice.http.delete(share, params={"user": "bob"}).raise_for_status()
+        answer = following.result(5)
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_strategy")
+
+
 def test_an_admin_sees_all_and_the_owner_can_tell(world: World) -> None:
     stack, alice = world.stack, world.alice
     assert MARK not in stack.http.get("/python/").text
@@ -241,10 +249,34 @@ def test_an_admin_sees_all_and_the_owner_can_tell(world: World) -> None:
     assert "logs" in {one["action"] for one in looks}
 
 
+def test_an_admin_scope_alone_reads_and_stops_nothing(stack: Stack) -> None:
+    made = stack.post("/auth/tokens", json={"name": "a", "scopes": ["admin"]})
+    with stack.client(made["value"]) as program:
+        for method, path in (
+            ("GET", "/python/?everybody=true"),
+            ("GET", "/python/events?everybody=true"),
+            ("GET", "/admin/audit"),
+            ("POST", "/admin/stop-all"),
+        ):
+            assert program.request(method, path).json()["code"] == "not_allowed", path
+        assert program.get("/admin/users").status_code == 200
+
+
+def test_a_share_with_who_was_disabled_can_be_ended(world: World) -> None:
+    stack, alice = world.stack, world.alice
+    nina = join(stack, "nina")
+    share = f"/python/share/{world.strategy}"
+    alice.http.post(share, json={"user": "nina"}).raise_for_status()
+    stack.post(f"/admin/disable/{nina.id}")
+    assert alice.http.delete(share, params={"user": "nina"}).json() == {"shares": []}
+    nina.close()
+
+
 def test_a_viewer_owns_nothing(stack: Stack) -> None:
     viewer = join(stack, "vera", "viewer")
     answer = viewer.http.post("/python/upload", files={"file": ("s.py", b"print(1)")})
     assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+    assert "role trader" in answer.json()["detail"]
     viewer.close()
 
 

@@ -364,6 +364,17 @@ def test_a_name_is_one_persons_whatever_its_case(stack: Stack, alice: Person) ->
     assert (answer.status_code, code(answer)) == (409, "user_name_taken")
 
 
+def test_nobody_takes_the_name_under_which_the_machine_is_audited(stack: Stack) -> None:
+    token = stack.post("/admin/invitations", json={"role": "trader"})["path"].partition("#")[2]
+    answer = post(stack, {"token": token, "name": "Local", "password": PASSWORD})
+    assert (answer.status_code, code(answer)) == (409, "user_name_taken")
+
+
+def test_a_token_is_not_signed_out(alice: Person) -> None:
+    assert code(alice.http.post("/auth/logout")) == "not_allowed"
+    assert alice.http.get("/auth/me").status_code == 200
+
+
 def test_headers_of_callers_do_not_reach_ours(stack: Stack, alice: Person) -> None:
     """Neither what a browser calls itself, nor a cookie, is sent back."""
     answer = login(stack, "alice", "wrong \r\nX-Injected: 1", **{"User-Agent": "a X-Injected: 1"})
@@ -439,6 +450,97 @@ def test_no_token_makes_a_stronger_one(stack: Stack, alice: Person) -> None:
     assert made["value"] not in listed
 
 
+def test_what_a_token_makes_does_not_outlive_it(stack: Stack, alice: Person) -> None:
+    body = {"name": "short", "scopes": ["admin", "read"], "expires_days": 1}
+    made = alice.http.post("/auth/tokens", json=body).json()
+    with stack.client(made["value"]) as program:
+        child = program.post("/auth/tokens", json={"name": "child", "scopes": ["read"]}).json()
+    assert child["token"]["expires_at"] == made["token"]["expires_at"]
+
+
+def test_cookies_of_other_programs_of_this_host_do_no_harm(stack: Stack, alice: Person) -> None:
+    value = login(stack, "alice", PASSWORD).cookies["openbell_session"]
+    for others in ('prefs={"a": 1}; ', "a=b c; ", '="; ', "x; "):
+        with stack.client() as browser:
+            headers = {"Cookie": f"{others}openbell_session={value}"}
+            assert browser.get("/auth/me", headers=headers).status_code == 200, others
+
+
+def test_a_proof_that_is_no_text_is_refused(stack: Stack, alice: Person) -> None:
+    kept = alice.browser.headers.pop(CSRF)
+    try:
+        answer = alice.browser.post("/auth/logout", headers={CSRF: b"\xff\xfe"})  # type: ignore[dict-item]
+        assert (answer.status_code, code(answer)) == (403, "forged_request")
+    finally:
+        alice.browser.headers[CSRF] = kept
+
+
+# ---- links
+
+
+def made_by(person: Person, role: str = "trader") -> str:
+    answer = person.http.post("/admin/invitations", json={"role": role})
+    return answer.raise_for_status().json()["path"].partition("#")[2]
+
+
+def test_a_link_is_as_good_as_who_made_it(stack: Stack) -> None:
+    kim = join(stack, "kim", "admin")
+    before = made_by(kim, "admin")
+    stack.post(f"/admin/role/{kim.id}", json={"role": "trader"})
+    answer = post(stack, {"token": before, "name": "late", "password": PASSWORD})
+    assert (answer.status_code, code(answer)) == (404, "unknown_credential")
+    kim.close()
+
+
+def test_once_a_password_is_set_every_other_link_to_it_is_void(stack: Stack) -> None:
+    lee = join(stack, "lee")
+    first, second = (
+        stack.post(f"/admin/reset/{lee.id}")["path"].partition("#")[2] for _ in range(2)
+    )
+    assert post(stack, {"token": first, "password": "the first password"}).status_code == 200
+    taken = post(stack, {"token": second, "password": "the second password"})
+    assert code(taken) == "unknown_credential"
+    third = stack.post(f"/admin/reset/{lee.id}")["path"].partition("#")[2]
+    stack.post(f"/admin/disable/{lee.id}")
+    stack.post(f"/admin/enable/{lee.id}")
+    assert code(post(stack, {"token": third, "password": PASSWORD})) == "unknown_credential"
+    lee.close()
+
+
+def test_a_link_lets_no_disabled_account_in(stack: Stack) -> None:
+    mia = join(stack, "mia")
+    stack.post(f"/admin/disable/{mia.id}")
+    link = stack.post(f"/admin/reset/{mia.id}")["path"].partition("#")[2]
+    assert code(post(stack, {"token": link, "password": PASSWORD})) == "unknown_credential"
+    mia.close()
+
+
+def test_an_older_setup_link_is_void(home: Path) -> None:
+    stack = start_one_process(home)
+    file = home / "data" / "setup-token"
+    older = file.read_text()
+    file.unlink()
+    assert stack.stop() == [0]
+    stack = start_one_process(home)
+    newer = file.read_text()
+    body = {"name": "root", "password": PASSWORD}
+    assert code(post(stack, {**body, "token": older})) == "unknown_credential"
+    assert post(stack, {**body, "token": newer}).status_code == 200
+    assert stack.stop() == [0]
+
+
+def test_a_deleted_local_token_is_void(home: Path) -> None:
+    stack = start_one_process(home)
+    lost = stack.token
+    (home / "data" / "local-token").unlink()
+    assert stack.stop() == [0]
+    stack = start_one_process(home)
+    assert stack.token != lost
+    with stack.client(lost) as thief:
+        assert code(thief.get("/python/")) == "not_signed_in"
+    assert stack.stop() == [0]
+
+
 # ---- time
 
 
@@ -509,7 +611,11 @@ def test_the_database_itself_refuses_to_change_the_audit(tmp_path: Path) -> None
                     outcome="done",
                 )
             )
-        for statement in ("UPDATE audit_entry SET user_name = 'x'", "DELETE FROM audit_entry"):
+        for statement in (
+            "UPDATE audit_entry SET user_name = 'x'",
+            "DELETE FROM audit_entry",
+            "INSERT OR REPLACE INTO audit_entry SELECT * FROM audit_entry",
+        ):
             with pytest.raises((IntegrityError, DBAPIError), match="never changed"):
                 async with database.write() as session:
                     await session.exec(text(statement))  # type: ignore[call-overload]

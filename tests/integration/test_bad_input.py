@@ -1,5 +1,6 @@
 """Bad input gets a typed problem+json with a 4xx, and leaves nothing behind."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -107,6 +108,25 @@ def test_a_request_that_is_no_form(stack: Stack) -> None:
     problem(stack.http.post("/python/upload", data={"file": "text"}), 422, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    "names",
+    ['["\\ud800"]', f'["{"x" * 1_060_000}"]', json.dumps([f"N{n}" for n in range(201)]), "[1]"],
+    ids=["half a pair", "large", "many", "a number"],
+)
+def test_variables_to_remove_that_can_be_none(stack: Stack, names: str) -> None:
+    strategy = upload(stack).json()["strategy"]["id"]
+    for path in (f"/python/env/{strategy}", "/auth/env"):
+        answer = stack.http.post(
+            path,
+            content=f'{{"remove": {names}}}',
+            headers={"content-type": "application/json"},
+        )
+        body = problem(answer, 422, "invalid_request")
+        assert body["errors"][0]["field"].startswith("remove")
+        assert len(answer.content) < 2_000
+    stack.http.delete(f"/python/delete/{strategy}").raise_for_status()
+
+
 def test_an_unknown_exchange(stack: Stack) -> None:
     body = problem(upload(stack, exchange="XYZ"), 422, "unknown_exchange")
     assert "NSE" in body["detail"]
@@ -163,7 +183,7 @@ def test_a_bad_schedule_leaves_the_old_one(stack: Stack, schedule: Any) -> None:
 )
 def test_unknown_ids(stack: Stack, method: str, path: str, strategy: str) -> None:
     answer = stack.http.request(method, path.format(strategy))
-    code = "no_such_page" if "%2f" in strategy else "unknown_strategy"
+    code = "no_such_page" if "%2f" in strategy or "%00" in strategy else "unknown_strategy"
     problem(answer, 404, code)
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from openbell.bus import EVENTS, Bus, Stored, StreamState
 from openbell.contracts.errors import NotSignedIn, ServiceUnavailable
 from openbell.contracts.events import AccessChanged, IntentChanged
-from openbell.contracts.model import Intent, Permission, Scope
+from openbell.contracts.model import Intent, Permission, Role, Scope
 from openbell.db.migrate import upgrade
 from openbell.db.models import ApiToken
 from openbell.db.session import Database
@@ -67,7 +68,13 @@ class Browser:
     """One client of the stream. While `reads` is not set, it takes nothing from its connection."""
 
     def __init__(
-        self, app: Asgi, last_id: str = "", *, method: str = "GET", owner: str = ""
+        self,
+        app: Asgi,
+        last_id: str = "",
+        *,
+        method: str = "GET",
+        owner: str = "",
+        query: bytes = b"",
     ) -> None:
         self.reads = asyncio.Event()
         self.reads.set()
@@ -85,8 +92,8 @@ class Browser:
             "method": method,
             "path": "/python/events",
             "headers": given,
+            "query_string": query,
         }
-        scope["query_string"] = b""
         self.request = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     @property
@@ -162,12 +169,15 @@ class Named:
 
     def __init__(self) -> None:
         self.shared: dict[str, Permission] = {}
+        self.fields: dict[str, Any] = {}
+        self.asked: list[float] = []
 
-    async def caller(self, headers: dict[bytes, bytes]) -> Caller:
+    async def caller(self, headers: dict[bytes, bytes], within_s: float = 5) -> Caller:
+        self.asked.append(within_s)
         name = headers.get(b"x-owner", b"local").decode()
         if name in self.gone:
             raise NotSignedIn("this session is over")
-        return somebody(name, shared=dict(self.shared))
+        return somebody(name, shared=dict(self.shared), **self.fields)
 
     gone: frozenset[str] = frozenset()
 
@@ -209,12 +219,11 @@ class Scene:
         self.app = EventStream(bus, hall, cast("Identities", self.named), settings)
         self.browsers: list[Browser] = []
 
-    async def open(self, last_id: str = "", *, owner: str = "") -> Browser:
-        browser = self.visit(last_id, owner=owner)
-        return await browser.connected()
+    async def open(self, last_id: str = "", **how: Any) -> Browser:
+        return await self.visit(last_id, **how).connected()
 
-    def visit(self, last_id: str = "", *, owner: str = "") -> Browser:
-        self.browsers.append(browser := Browser(self.app, last_id, owner=owner))
+    def visit(self, last_id: str = "", **how: Any) -> Browser:
+        self.browsers.append(browser := Browser(self.app, last_id, **how))
         return browser
 
 
@@ -298,6 +307,127 @@ def test_what_an_account_may_see_changes_while_it_watches() -> None:
             assert bob.taken == [2, 3, 4, 6]
 
     asyncio.run(scenario())
+
+
+def test_what_is_shared_no_more_is_not_told_though_nobody_has_said_so_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The event that says so comes out of another outbox, or behind another of the same one."""
+    monkeypatch.setattr(stream, "SHARED_S", 0.0)
+
+    async def scenario() -> None:
+        async with scene() as on:
+            on.named.shared = {"s1": Permission.VIEWER, "s2": Permission.VIEWER}
+            bob = await on.open(owner="bob")
+            on.hall.tell(1, owner="alice")
+            await bob.until_number(1)
+            on.named.shared.clear()
+            on.hall.tell(2, owner="alice")
+            on.hall.tell(3, owner="bob")
+            assert (await bob.until_number(3)).taken == [1, 3]
+            assert (await on.open(f"{BORN}-0", owner="bob")).taken == [3]
+            assert set(on.named.asked) == {0}  # and not what Identities still remember
+
+    asyncio.run(scenario())
+
+
+def test_ones_own_events_cost_no_look_at_who_one_is() -> None:
+    async def scenario() -> None:
+        async with scene() as on:
+            await on.open(owner="alice")
+            asked = len(on.named.asked)
+            for number in range(1, 20):
+                on.hall.tell(number, owner="alice")
+                await asyncio.sleep(0)
+            assert len(on.named.asked) == asked
+
+    asyncio.run(scenario())
+
+
+def test_a_share_that_ends_during_a_replay_ends_the_replay() -> None:
+    async def scenario() -> None:
+        hall = Hall(last=3)
+        named = Named()
+        named.shared = {"s1": Permission.VIEWER, "s2": Permission.VIEWER}
+
+        class Stored3:
+            async def stream_state(self, _: str) -> StreamState:
+                return StreamState(BORN, 1, 3)
+
+            async def next_stored(self, _: str, after: int, _subjects: str) -> Stored | None:
+                named.shared.clear()
+                return stored(after + 1, "alice" if after < 2 else "bob") if after < 3 else None
+
+        app = EventStream(cast("Bus", Stored3()), hall, cast("Identities", named), StatusSettings())
+        browser = await Browser(app, f"{BORN}-0", owner="bob").connected()
+        assert browser.taken == [3]
+        await browser.end()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "SHARED_S", 0.0)
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fields", "query"),
+    [
+        ({"scopes": frozenset({Scope.OPERATE})}, b""),
+        ({"scopes": frozenset({Scope.ADMIN}), "role": Role.ADMIN}, b"everybody=true"),
+        ({}, b"everybody=true"),
+    ],
+)
+def test_who_may_not_read_hears_nothing(fields: dict[str, Any], query: bytes) -> None:
+    async def scenario() -> None:
+        async with scene() as on:
+            on.named.fields = fields
+            browser = on.visit(query=query)
+            assert await browser.let_go()
+            assert browser.status == 403
+            assert json.loads(browser.text)["code"] == "not_allowed"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "query", [b"everybody=1", b"everybody=", b"everybody=True", b"everybody=true&everybody=false"]
+)
+def test_whose_events_are_asked_for_is_said_plainly(query: bytes) -> None:
+    """Or somebody who asks for everybody's is given just their own, and does not know it."""
+
+    async def scenario() -> None:
+        async with scene() as on:
+            browser = on.visit(query=query)
+            assert await browser.let_go()
+            assert browser.status == 422
+            (error,) = json.loads(browser.text)["errors"]
+            assert error["field"] == "everybody"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("query", "sees"),
+    [
+        (b"everybody=true", [1, 2]),
+        (b"x=1&everybody=%74rue", [1, 2]),
+        (b"everybody=false", [2]),
+        (b"x=everybody=true", [2]),
+    ],
+)
+def test_an_admin_hears_everybody_when_asked_to(query: bytes, sees: list[int]) -> None:
+    async def scenario() -> None:
+        async with scene(bus=cast("Bus", SimpleNamespace(request=_recorded))) as on:
+            on.named.fields = {"role": Role.ADMIN}
+            browser = await on.open(query=query)
+            on.hall.tell(1, owner="alice")
+            on.hall.tell(2)
+            assert (await browser.until_number(2)).taken == sees
+
+    asyncio.run(scenario())
+
+
+async def _recorded(_: Any) -> None:
+    """A look was audited."""
 
 
 def test_a_credential_that_has_expired_unheard_ends_the_stream() -> None:
@@ -581,6 +711,26 @@ def test_a_client_that_missed_too_much_is_reset(
             await keep(bus, range(1, 11))
             async with scene(10, bus) as on:
                 assert (await on.open(f"{BORN}-0")).kinds[0] == kind
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("most", "kind"), [(10, "reset"), (11, "hello")])
+def test_what_is_mostly_others_is_looked_through_for_a_while_only(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch, most: int, kind: str
+) -> None:
+    """Or one share would be enough to have the stream asked thousands of times at each return."""
+    monkeypatch.setattr(stream, "SEARCH_MOST", most)
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await keep(bus, range(1, 11), "alice")
+            async with scene(10, bus) as on:
+                assert (await on.open(f"{BORN}-0", owner="bob")).kinds[0] == "hello"
+                on.named.shared = {"s5": Permission.VIEWER}
+                browser = await on.open(f"{BORN}-0", owner="bob")
+                assert browser.kinds[0] == kind
+                assert browser.taken == ([5] if kind == "hello" else [])
 
     asyncio.run(scenario())
 

@@ -101,8 +101,9 @@ def test_ctrl_c_ends_strategies_and_the_next_up_continues_them(home: Path) -> No
             lambda s=strategy: str(again.status(s)),
         )
         assert view["run"]["cause"] == "resume"
+        again.wait_status(strategy, "running")
         runs = again.http.get(f"/python/runs/{strategy}").json()
-        assert runs[1]["reason"] == "host_shutdown"
+        assert [run["reason"] for run in runs] == [None, "host_shutdown"]
     assert again.status(stopped)["status"] == "stopped"
     assert ended_twice(home) == []
     assert again.stop(signal.SIGTERM) == [0]

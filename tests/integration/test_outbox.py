@@ -25,9 +25,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from openbell import bus as module_bus
 from openbell import outbox as module
 from openbell.bus import EVENTS, Bus
-from openbell.contracts.errors import ServiceUnavailable
+from openbell.contracts.errors import ServiceUnavailable, TooLarge
 from openbell.contracts.events import StrategyUploaded
 from openbell.db import migrate
 from openbell.db.models import ApiOutbox, SchedulerOutbox, Slot
@@ -382,6 +383,45 @@ def test_an_event_that_was_not_confirmed_is_not_overtaken(
                 await emptied(database)
                 await asyncio.sleep(0.02)
             assert await published(bus) == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("spare", [-1, 60, module_bus.HEADERS_MOST - 1])
+def test_what_the_stream_never_takes_is_dropped_and_blocks_no_other(
+    nats: NatsServer, url: str, spare: int
+) -> None:
+    """Nor does it end the connection, as a message does whose headers make it too large."""
+
+    async def scenario() -> None:
+        async with nats.bus() as bus, opened(url) as database:
+            outbox = Outbox(ApiOutbox, database, bus)
+            await change(database, outbox, 1)
+            size = 2**20 - spare
+            async with database.write() as session:
+                huge = uploaded(2)
+                padding = "x" * (size - len(huge.encode()))
+                outbox.add(session, huge.model_copy(update={"name": huge.name + padding}))
+            await change(database, outbox, *range(3, module.BATCH + 20))
+            async with outbox.publishing():
+                await emptied(database)
+                await asyncio.sleep(0.02)
+            assert await published(bus) == [1, *range(3, module.BATCH + 20)]
+
+    asyncio.run(scenario())
+
+
+def test_as_much_as_the_stream_takes_is_published(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            event = uploaded(1)
+            most = 2**20 - module_bus.HEADERS_MOST
+            padding = "x" * (most - len(event.encode()))
+            event = event.model_copy(update={"name": event.name + padding})
+            await bus.store(event.subject, event.encode(), "1" * 100)
+            assert await published(bus) == [1]
+            with pytest.raises(TooLarge):
+                await bus.store(event.subject, event.encode() + b" ", "2")
 
     asyncio.run(scenario())
 

@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 from sqlmodel import col, select
 
+from openbell.bus import Bus
 from openbell.contracts.base import utc_now
+from openbell.contracts.commands import StopStrategies
 from openbell.contracts.errors import StrategyIsRunning, UnknownStrategy
 from openbell.contracts.events import RunnerCameUp, RunReported
 from openbell.contracts.model import ExitReason, RunnerInfo, RunState
@@ -26,16 +28,21 @@ from openbell.db.models import (
 )
 from openbell.db.session import Database
 from openbell.outbox import Outbox
-from openbell.settings import SchedulerSettings
+from openbell.settings import DatabaseSettings, SchedulerSettings, Settings
 from services.calendar.sessions import list_sessions
+from services.scheduler import service
 from services.scheduler.acts import Acts
 from services.scheduler.cases import Cases, pending_ids
 from services.scheduler.runners import Runners
+from services.scheduler.service import Scheduler
 from services.scheduler.slots import Settled, Slots
+from tests.fixtures.nats import NatsServer
+from tests.fixtures.stack import PATIENCE_S
 
 THURSDAY = datetime(2026, 11, 19, 4, 0, tzinfo=UTC)  # 09:30 in Mumbai
 NINE_FIFTEEN = datetime(2026, 11, 19, 3, 45, tzinfo=UTC)
 HALF_PAST_THREE = datetime(2026, 11, 19, 10, 0, tzinfo=UTC)
+EVENING_BEFORE = NINE_FIFTEEN - timedelta(hours=12)
 MARKET = {
     "kind": "market",
     "exchange": "NSE",
@@ -73,10 +80,13 @@ class Desk:
             acts = Acts(session, now, self.outbox, self.runners, SchedulerSettings())
             return await act(Slots(session, now, cases, acts))
 
+    async def pending(self, now: datetime) -> list[str]:
+        async with self.database.read() as session:
+            return list(await pending_ids(session, now))
+
     async def settle(self, now: datetime) -> Settled:
         """Also proves of each look, in every test, that the rows told whether it was needed."""
-        async with self.database.read() as session:
-            pending = await pending_ids(session, now)
+        pending = await self.pending(now)
         before = await self.events()
         (settled,) = await self.at(now, lambda slots: slots.settle(["s"]))
         done = (await self.events())[len(before) :]
@@ -116,21 +126,31 @@ async def desk(folder: Path, schedule: dict[str, Any] | None = None) -> AsyncGen
     url = f"sqlite+aiosqlite:///{folder / 'test.db'}"
     await upgrade(url)
     database = Database(url)
+    await add_strategy(database, "s", schedule)
+    try:
+        yield Desk(database)
+    finally:
+        await database.close()
+
+
+async def add_strategy(
+    database: Database, strategy_id: str, schedule: dict[str, Any] | None = None
+) -> None:
     long_ago = THURSDAY - timedelta(days=30)
     async with database.write() as session:
         session.add(
             Strategy(
-                id="s",
+                id=strategy_id,
                 owner="local",
-                name="S",
-                name_key="s",
+                name=strategy_id.upper(),
+                name_key=strategy_id,
                 version=1,
                 created_at=long_ago,
             )
         )
         session.add(
             Version(
-                strategy_id="s",
+                strategy_id=strategy_id,
                 number=1,
                 sha256="0" * 64,
                 filename="s.py",
@@ -142,16 +162,9 @@ async def desk(folder: Path, schedule: dict[str, Any] | None = None) -> AsyncGen
         if schedule:
             session.add(
                 ScheduleRow(
-                    strategy_id="s",
-                    revision=1,
-                    spec=schedule,
-                    updated_at=NINE_FIFTEEN - timedelta(hours=12),
+                    strategy_id=strategy_id, revision=1, spec=schedule, updated_at=EVENING_BEFORE
                 )
             )
-    try:
-        yield Desk(database)
-    finally:
-        await database.close()
 
 
 def scenario(test: Callable[[Path], Awaitable[None]]) -> Callable[[Path], None]:
@@ -484,3 +497,155 @@ async def test_a_run_that_nobody_grants_any_more_is_ended(tmp_path: Path) -> Non
 
         await scheduler.at(THURSDAY, report)
         assert strays == ["s-1", "s-1", "t-7"]
+
+
+@scenario
+async def test_what_is_deleted_while_it_runs_is_stopped_with_all(tmp_path: Path) -> None:
+    async with desk(tmp_path) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
+        await scheduler.report(THURSDAY, 1, RunState.RUNNING)
+        async with scheduler.database.write() as session:
+            (await session.get_one(Strategy, "s")).deleted_at = THURSDAY
+        (settled,) = await scheduler.at(THURSDAY, lambda slots: slots.stop_all(["s"]))
+        assert settled.dispatch is not None
+        assert (await scheduler.one(Run)).stop_reason == "stopped_by_user"
+
+
+# ---- which strategies are looked at
+
+
+@scenario
+async def test_a_schedule_that_was_set_unheard_is_seen_however_late(tmp_path: Path) -> None:
+    """Whatever api's clock said when it was set."""
+    async with desk(tmp_path, MARKET) as scheduler:
+        evening = HALF_PAST_THREE + timedelta(hours=4)
+        assert await scheduler.pending(evening) == ["s"]
+        await scheduler.settle(evening)
+        assert await scheduler.pending(evening) == []
+        await reschedule(scheduler, evening - timedelta(hours=1), start="10:00")
+        assert await scheduler.pending(evening) == ["s"]
+        await scheduler.settle(evening)
+        assert await scheduler.pending(evening) == []
+
+
+@scenario
+async def test_a_schedule_that_was_removed_unheard_is_seen_though_it_was_set_anew(
+    tmp_path: Path,
+) -> None:
+    """Revisions count from one again."""
+    async with desk(tmp_path, MARKET) as scheduler:
+        evening = HALF_PAST_THREE + timedelta(hours=4)
+        await scheduler.settle(evening)
+        async with scheduler.database.write() as session:
+            await session.delete(await session.get_one(ScheduleRow, "s"))
+        assert await scheduler.pending(evening) == ["s"]
+        async with scheduler.database.write() as session:
+            spec = {**MARKET, "start": "10:00"}
+            session.add(ScheduleRow(strategy_id="s", revision=1, spec=spec, updated_at=evening))
+        assert await scheduler.pending(evening) == ["s"]
+        await scheduler.settle(evening)
+        assert await scheduler.pending(evening) == []
+        slot = await scheduler.one(Slot)
+        assert slot.next_start == NINE_FIFTEEN + timedelta(days=1, minutes=45)
+
+
+# ---- the service
+
+
+@contextlib.asynccontextmanager
+async def working(folder: Path, bus: Bus, *, reconcile_s: float) -> AsyncGenerator[Scheduler]:
+    """A scheduler at work, over the database of a desk."""
+    url = f"sqlite+aiosqlite:///{folder / 'test.db'}"
+    settings = Settings(
+        database=DatabaseSettings(url=url), scheduler=SchedulerSettings(reconcile_s=reconcile_s)
+    )
+    database = Database(url)
+    scheduler = Scheduler(settings, bus, database)
+    try:
+        async with scheduler.running():
+            yield scheduler
+    finally:
+        await database.close()
+
+
+async def until(so: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not await so():
+            await asyncio.sleep(0.02)
+
+
+def test_one_strategy_that_cannot_be_stopped_keeps_no_other_running(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with desk(tmp_path) as known, nats.bus() as bus:
+            await add_strategy(known.database, "broken", {"kind": "of another release"})
+            await add_strategy(known.database, "t")
+            async with working(tmp_path, bus, reconcile_s=60):
+                answer = await bus.request(StopStrategies(strategy_ids=("s", "broken", "t")))
+            assert answer.strategy_ids == ("broken",)
+            stopped = {slot.strategy_id: slot.intent for slot in await known.rows(Slot)}
+            assert stopped == {"s": "stop", "t": "stop"}
+
+    asyncio.run(scene())
+
+
+def test_the_look_at_everything_is_tried_until_it_succeeds(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[bool] = []
+    all_ids = service.all_ids
+
+    async def fails_twice(session: Any) -> Any:
+        tries.append(len(tries) >= 2)
+        if not tries[-1]:
+            raise OSError
+        return await all_ids(session)
+
+    monkeypatch.setattr(service, "all_ids", fails_twice)
+    monkeypatch.setattr(service, "RETRY_S", 0.01)
+
+    async def scene() -> None:
+        async with desk(tmp_path), nats.bus() as bus, working(tmp_path, bus, reconcile_s=0.1):
+            async with asyncio.timeout(3):
+                while not any(tries):
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.5)
+            assert tries == [False, False, True]  # and then only now and then
+
+    asyncio.run(scene())
+
+
+def test_a_scheduler_is_punctual_for_what_another_one_planned(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with (
+            desk(tmp_path) as known,
+            nats.bus() as bus,
+            working(tmp_path, bus, reconcile_s=60) as scheduler,
+        ):
+            await until(lambda: known.rows(Slot))  # its first look is over
+            await add_strategy(known.database, "planned", {"kind": "always"})
+            async with known.database.write() as session:
+                soon = utc_now() + timedelta(seconds=0.5)
+                session.add(
+                    Slot(
+                        strategy_id="planned",
+                        owner="local",
+                        next_start=soon,
+                        schedule_at=EVENING_BEFORE,
+                    )
+                )
+            assert "planned" not in await known.pending(utc_now())
+            scheduler.look()
+
+            async def looked() -> bool:
+                (slot,) = [one for one in await known.rows(Slot) if one.strategy_id == "planned"]
+                return slot.outlook == "open"
+
+            await until(looked)
+            assert utc_now() >= soon
+
+    asyncio.run(scene())

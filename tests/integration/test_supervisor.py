@@ -23,7 +23,14 @@ from openbell.contracts.model import ExitReason, RunState, StopStep, stop_ladder
 from openbell.sealing import RunnerKey
 from openbell.settings import Settings
 from services.runner import supervisor as module
-from services.runner.backends.base import Capabilities, Observation, Recovery, RunHandle, RunSpec
+from services.runner.backends.base import (
+    Capabilities,
+    Observation,
+    Recovery,
+    RunHandle,
+    RunSpec,
+    StartRefused,
+)
 from services.runner.environments import Environments
 from services.runner.supervisor import Supervisor
 from tests.fixtures.nats import NatsServer
@@ -104,6 +111,31 @@ def test_a_live_run_that_is_told_to_start_again_is_not_reported_as_ended(
     asyncio.run(scenario())
 
 
+def test_a_start_waits_for_who_has_its_variables(nats: NatsServer, tmp_path: Path) -> None:
+    """An api that is away at the bell would have cost every strategy a failure."""
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            body = b"print(1)"
+            digest = hashlib.sha256(body).hexdigest()
+            await bus.put_artifact(digest, body)
+            backend = Remembering(())
+            supervisor = supervised(tmp_path, bus, backend)
+            async with supervisor.running(), asyncio.timeout(20):
+                await supervisor.start(START.model_copy(update={"sha256": digest}))
+                while not (told := await reports(bus)):
+                    await asyncio.sleep(0.01)
+                await api(bus)
+                while not backend.started:
+                    await asyncio.sleep(0.01)
+            assert [(one.state, one.detail) for one in told] == [
+                (RunState.PREPARING, "no api is connected")
+            ]
+            assert [one.state for one in await reports(bus)] == [RunState.PREPARING]
+
+    asyncio.run(scenario())
+
+
 async def reports(bus: Bus) -> list[RunReported]:
     last = (await bus.stream_state(RUNNERS)).last
     stored = [await bus.next_stored(RUNNERS, n) for n in range(last)]
@@ -111,12 +143,20 @@ async def reports(bus: Bus) -> list[RunReported]:
     return [event for event in events if isinstance(event, RunReported)]
 
 
-async def api(bus: Bus, key: RunnerKey = KEY, *, earlier: tuple[str, ...] = ()) -> list[str]:
+async def api(
+    bus: Bus,
+    key: RunnerKey = KEY,
+    *,
+    earlier: tuple[str, ...] = (),
+    after: asyncio.Event | None = None,
+) -> list[str]:
     """Tells the variables of every run, sealed to this key; who asked for which is kept."""
     asked: list[str] = []
 
     async def answer(command: GetRunEnvironment) -> RunEnvironment:
         asked.append(command.run_id)
+        if after is not None:
+            await after.wait()
         variables = {"TOKEN": TOKEN, "SYMBOL": "SBIN"}
         found = RunVariables(variables=variables, secrets=frozenset({"TOKEN"}), earlier=earlier)
         purpose = sealing.for_run(command.run_id, command.epoch)
@@ -181,6 +221,51 @@ def test_a_runs_variables_reach_it_and_its_last_line_hides_them(
             assert backend.environments[0]["TOKEN"] == TOKEN
             assert backend.environments[0]["SYMBOL"] == "SBIN"
             assert asked == ["s-1"]
+
+    asyncio.run(scenario())
+
+
+def test_why_a_run_was_refused_hides_its_variables(nats: NatsServer, tmp_path: Path) -> None:
+    class Refusing(Remembering):
+        async def start(self, spec: RunSpec) -> RunHandle:
+            raise StartRefused(f"no room for {spec.environment['TOKEN']}", observed=False)
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await api(bus)
+            body = b"print(1)"
+            digest = hashlib.sha256(body).hexdigest()
+            await bus.put_artifact(digest, body)
+            supervisor = supervised(tmp_path, bus, Refusing(()))
+            async with supervisor.running():
+                await supervisor.start(START.model_copy(update={"sha256": digest}))
+                async with asyncio.timeout(20):
+                    while not (told := await reports(bus)):
+                        await asyncio.sleep(0.01)
+            assert told[0].reason is ExitReason.START_FAILED
+            assert told[0].detail == f"no room for {'*' * len(TOKEN)}"
+
+    asyncio.run(scenario())
+
+
+def test_of_a_run_that_did_not_start_no_secret_is_kept(nats: NatsServer, tmp_path: Path) -> None:
+    """Also when its variables come after its source was refused."""
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            failed = asyncio.Event()
+            asked = await api(bus, after=failed)
+            supervisor = supervised(tmp_path, bus, Remembering(()))
+            async with supervisor.running():
+                await supervisor.start(START.model_copy(update={"filename": "../s.py"}))
+                async with asyncio.timeout(20):
+                    while not (told := await reports(bus)):
+                        await asyncio.sleep(0.01)
+                failed.set()
+                await asyncio.sleep(0.3)
+            assert told[0].reason is ExitReason.START_FAILED
+            assert asked == ["s-1"]
+            assert supervisor._masks == {}  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
 

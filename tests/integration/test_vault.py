@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 from alembic import command
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlmodel import select
 
 from openbell import sealing
@@ -37,13 +38,16 @@ from openbell.db.session import Database
 from openbell.identity import Caller
 from openbell.outbox import Outbox
 from openbell.sealing import RunnerKey
-from services.api import vault as module
+from services.api import logs
 from services.api.acts import Act, StrategyAct
-from services.api.delivery import Delivery
-from services.api.keyring import Keyring
-from services.api.logs import read_masked
-from services.api.uploads import MOST_VARIABLES, Given
-from services.api.vault import Vault
+from services.api.uploads import MOST_BYTES, MOST_VARIABLES, Given
+from services.api.variables import rotation, vault
+from services.api.variables.delivery import Delivery
+from services.api.variables.keyring import Keyring
+from services.api.variables.masks import Masks
+from services.api.variables.rotation import Resealed, Rotation
+from services.api.variables.sealed import size
+from services.api.variables.vault import Vault
 from services.runner import logs as runner_logs
 from tests.fixtures.nats import NatsServer
 
@@ -52,20 +56,31 @@ NO_BUS = cast("Bus", None)
 KEY = "kite-live-0a1b2c3d4e"
 PIN = "pin-471108"
 PAPER = "kite-paper-9z8y7x"
+ONE, TWO = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (1, 2))
 
 
-class Home:
-    """A database, a key file, and a vault on them; `reopened` is another process's."""
+class Process:
+    """What serves variables, with one process's keys."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self.keyring = keyring
+        self.vault = Vault(database, Outbox(ApiOutbox, database, NO_BUS), keyring)
+        self.masks = Masks(database, keyring)
+        self.rotation = Rotation(database, keyring)
+        self.delivery = Delivery(NO_BUS, database, keyring)
+
+
+class Home(Process):
+    """A database, a key file, and a process on them; `reopened` is another one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.database = Database(f"sqlite+aiosqlite:///{folder / 'openbell.db'}")
         self.keys = folder / "keys"
-        self.vault = self.reopened()
+        super().__init__(self.database, Keyring.of(None, self.keys))
 
-    def reopened(self, setting: str | None = None) -> Vault:
-        keyring = Keyring.of(setting, self.keys)
-        return Vault(self.database, Outbox(ApiOutbox, self.database, NO_BUS), keyring)
+    def reopened(self, setting: str | None = None) -> Process:
+        return Process(self.database, Keyring.of(setting, self.keys))
 
     async def add(
         self, name: str, given: Given, *, owner: str = "ann", run: str | None = "local"
@@ -90,8 +105,8 @@ class Home:
                     )
                 )
 
-    async def found(self, name: str, vault: Vault | None = None) -> RunVariables:
-        return await (vault or self.vault).for_run(f"{name}-1", 1, "local")
+    async def found(self, name: str, process: Process | None = None) -> RunVariables:
+        return await (process or self).delivery.for_run(f"{name}-1", 1, "local")
 
     async def rows(self) -> list[Variable]:
         async with self.database.read() as session:
@@ -333,21 +348,117 @@ def test_what_was_replaced_is_masked_still_up_to_a_number(folder: Path) -> None:
     async def scenario() -> None:
         async with opened(folder) as home:
             await home.add("ema", Given(secrets={"PIN": "value-0000"}))
-            first = await home.vault.mask("ann", "ema")
-            assert await home.vault.mask("ann", "ema") is first
+            first = await home.masks.of("ann", "ema")
+            assert await home.masks.of("ann", "ema") is first
             for n in range(1, 30):
                 await home.vault.change(on("ema"), Given(secrets={"PIN": f"value-{n:04}"}))
             await home.vault.change(on("ema"), Given(remove=("PIN",)))
             await home.vault.change_own(act(), Given(secrets={"kite-live": KEY}))
-            mask = await home.vault.mask("ann", "ema")
+            mask = await home.masks.of("ann", "ema")
             assert mask.text(f"value-0029 value-0010 value-0001 {KEY}") == (
                 f"{'*' * 10} {'*' * 10} value-0001 {'*' * len(KEY)}"
             )
             retired = [row for row in await home.rows() if row.retired_at]
-            assert len(retired) == module.MOST_RETIRED
-            assert (await home.vault.mask("bob", "ema")).patterns == ()
+            assert len(retired) == vault.MOST_RETIRED_OF_A_NAME
+            assert (await home.masks.of("bob", "ema")).patterns == ()
 
     asyncio.run(scenario())
+
+
+def test_what_was_not_there_is_not_told_as_removed(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given(parameters={"A": "1"}))
+            many = tuple(f"NO_{n}" for n in range(100))
+            await home.vault.change(on("ema"), Given(remove=many))
+            await home.vault.change(on("ema"), Given(parameters={"B": "2"}, remove=("A", *many)))
+            await home.vault.change_own(act(), Given(remove=many))
+            changed = [(entry.after or {})["changed"] for entry in await home.audit()]
+            assert changed == [[], ["A", "B"], []]
+            async with home.database.read() as session:
+                (event,) = (await session.exec(select(ApiOutbox))).all()
+            assert json.loads(event.payload)["names"] == ["A", "B"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("secret", "most"),
+    [
+        ("{0:04}" * 8_000, MOST_BYTES // 32_000),
+        ("value-{0:04}", vault.MOST_RETIRED),
+        ("\n".join(f"{{0:04}}-{line:04}" for line in range(19)), vault.MOST_LINES // 20),
+    ],
+    ids=["large", "many", "of many lines"],
+)
+def test_retired_secrets_of_any_names_are_forgotten_the_oldest_first(
+    folder: Path, secret: str, most: int
+) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given(secrets={"KEPT": "a-value-of-now"}))
+            await home.add("other", Given(secrets={"PIN": PIN}))
+            await home.vault.change(on("other"), Given(remove=("PIN",)))
+            for n in range(130):
+                await home.vault.change(on("ema"), Given(secrets={f"S{n}": secret.format(n)}))
+                await home.vault.change(on("ema"), Given(remove=(f"S{n}",)))
+            retired = {r.name for r in await home.rows() if r.retired_at and r.strategy_id == "ema"}
+            assert retired == {f"S{n}" for n in range(130 - most, 130)}
+            assert sum(size(row) for row in await home.rows() if row.retired_at) <= MOST_BYTES
+            mask = await home.masks.of("ann", "ema")
+            assert set(mask.text(secret.format(129))) <= {"*", "\n"}
+            assert (await home.masks.of("ann", "other")).text(PIN) == "*" * len(PIN)
+
+    asyncio.run(scenario())
+
+
+def test_secrets_of_too_many_lines_are_refused(folder: Path) -> None:
+    """Each is searched for whenever a log is read."""
+
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            lines = "\n".join(f"line-{n:08}" for n in range(vault.MOST_LINES - 10))
+            await home.add("ema", Given(secrets={"PEM": lines}, parameters={"TEXT": lines}))
+            more = "\n".join(f"more-{n:08}" for n in range(10))
+            with pytest.raises(InvalidRequest) as caught:
+                await home.vault.change(on("ema"), Given(secrets={"MORE": more}))
+            assert (caught.value.errors or [])[0]["field"] == "secrets"
+            await home.vault.change(on("ema"), Given(parameters={"MORE": more}))
+            await home.vault.change(on("ema"), Given(secrets={"MORE": more}, remove=("PEM",)))
+
+    asyncio.run(scenario())
+
+
+def test_no_look_goes_through_the_variables_of_everybody(folder: Path) -> None:
+    looks: list[tuple[str, Any]] = []
+
+    def note(_1: Any, _2: Any, statement: str, parameters: Any, *_: Any) -> None:
+        looks.append((statement, parameters))
+
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await brokers(home)
+            await home.add("ema", Given(secrets={"PIN": PIN}, uses={"API_KEY": "kite-live"}))
+            event.listen(Engine, "before_cursor_execute", note)
+            try:
+                await home.vault.change(on("ema"), Given(secrets={"PIN": PIN + "x"}))
+                await home.vault.change_own(act(), Given(secrets={"kite-paper": PAPER + "x"}))
+                await home.found("ema")
+                await home.masks.of("ann", "ema")
+                await home.vault.variables("ann", "ema")
+            finally:
+                event.remove(Engine, "before_cursor_execute", note)
+
+    asyncio.run(scenario())
+    with contextlib.closing(sqlite3.connect(folder / "openbell.db")) as connection:
+        plans = [
+            row[3]
+            for statement, parameters in looks
+            if "FROM variable" in statement
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+    assert plans
+    assert [plan for plan in plans if plan.startswith(("SCAN variable", "SCAN strategy"))] == []
 
 
 # ---- keys
@@ -369,7 +480,7 @@ def test_rotation_seals_everything_anew_and_drops_the_old_key(folder: Path) -> N
             await filled(home)
             before = home.keys.read_text()
             old = {row.id: row.sealed for row in await home.rows()}
-            done = await home.vault.rotate(act())
+            done = await home.rotation.rotate(act())
             assert (done.resealed, done.broken) == (6, 0)
             assert keys_in(home) == 1
             assert home.keys.read_text() != before
@@ -385,12 +496,12 @@ def test_rotation_seals_everything_anew_and_drops_the_old_key(folder: Path) -> N
 def test_a_rotation_that_is_killed_loses_nothing_and_is_ended_by_the_next_start(
     folder: Path, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(rotation, "BATCH", 2)
 
     async def scenario() -> None:
         async with opened(folder) as home:
             await filled(home)
-            looks, not_under = 0, module._not_under  # pyright: ignore[reportPrivateUsage]
+            looks, not_under = 0, rotation._not_under  # pyright: ignore[reportPrivateUsage]
 
             async def killed(*arguments: Any) -> Any:
                 nonlocal looks
@@ -399,18 +510,18 @@ def test_a_rotation_that_is_killed_loses_nothing_and_is_ended_by_the_next_start(
                 looks += 1
                 return await not_under(*arguments)
 
-            monkeypatch.setattr(module, "_not_under", killed)
+            monkeypatch.setattr(rotation, "_not_under", killed)
             with pytest.raises(KeyboardInterrupt):
-                await home.vault.rotate(act())
-            monkeypatch.setattr(module, "_not_under", not_under)
+                await home.rotation.rotate(act())
+            monkeypatch.setattr(rotation, "_not_under", not_under)
             assert keys_in(home) == 2
             again = home.reopened()
             assert (await home.found("ema", again)).variables["PIN"] == PIN + "x"
-            assert (await again.reseal()).resealed == 6 - 2 * batches
+            assert (await again.rotation.reseal()).resealed == 6 - 2 * batches
             assert keys_in(home) == 1
             found = await home.found("ema", home.reopened())
             assert found.variables["PIN"] == PIN + "x"
-            assert (await again.mask("ann", "ema")).text(PIN) == "*" * len(PIN)
+            assert (await again.masks.of("ann", "ema")).text(PIN) == "*" * len(PIN)
 
     asyncio.run(scenario())
 
@@ -423,14 +534,14 @@ def test_another_replica_seals_on_while_keys_rotate(folder: Path) -> None:
 
             async def write_on() -> None:
                 for n in range(15):
-                    await other.change(on("ema"), Given(secrets={"PIN": f"value-{n:04}"}))
+                    await other.vault.change(on("ema"), Given(secrets={"PIN": f"value-{n:04}"}))
 
             writing = asyncio.create_task(write_on())
             for _ in range(5):
-                await home.vault.rotate(act())
+                await home.rotation.rotate(act())
             await writing
             assert (await home.found("ema", home.reopened())).variables["PIN"] == "value-0014"
-            assert (await home.reopened().mask("ann", "ema")).text(PIN) == "*" * len(PIN)
+            assert (await home.reopened().masks.of("ann", "ema")).text(PIN) == "*" * len(PIN)
             assert keys_in(home) == 1
 
     asyncio.run(scenario())
@@ -441,14 +552,14 @@ def test_a_value_that_no_key_opens_keeps_the_keys_and_is_told(folder: Path) -> N
         async with opened(folder) as home:
             await filled(home)
             home.execute("UPDATE variable SET sealed = substr(sealed, 1, 20) WHERE name = 'A'")
-            done = await home.vault.rotate(act())
+            done = await home.rotation.rotate(act())
             assert (done.resealed, done.broken) == (5, 1)
             assert keys_in(home) == 2
             with pytest.raises(SealBroken, match="A"):
                 await home.found("ema")
             await home.vault.change(on("ema"), Given(parameters={"A": "2"}))
             assert (await home.found("ema")).variables["A"] == "2"
-            assert await home.vault.reseal() == module.Resealed(0, 0)
+            assert await home.rotation.reseal() == Resealed(0, 0)
             assert keys_in(home) == 1
 
     asyncio.run(scenario())
@@ -460,26 +571,65 @@ def test_without_its_key_a_log_is_withheld_until_the_secret_is_set_again(folder:
             await home.add("ema", Given(secrets={"PIN": PIN}))
             home.keys.unlink()
             lost = home.reopened()
-            assert (await lost.reseal()).broken == 1
+            assert (await lost.rotation.reseal()).broken == 1
             with pytest.raises(SealBroken, match="PIN"):
-                await lost.mask("ann", "ema")
-            await lost.change(on("ema"), Given(secrets={"PIN": "pin-anew"}))
-            assert (await lost.mask("ann", "ema")).text("pin-anew") == "********"
+                await lost.masks.of("ann", "ema")
+            await lost.vault.change(on("ema"), Given(secrets={"PIN": "pin-anew"}))
+            assert (await lost.masks.of("ann", "ema")).text("pin-anew") == "********"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("first", ["parameters in the clear", "sealed ones alone"])
+def test_keys_that_open_nothing_are_refused_at_the_start(folder: Path, first: str) -> None:
+    """A lost file is made anew, and a copied database comes without it: neither opens anything."""
+
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.rotation.start()
+            await filled(home)
+            if first == "parameters in the clear":
+                home.execute("UPDATE variable SET sealed = x'0031' WHERE name = 'A'")
+            await home.rotation.start()
+            backup = home.keys.read_bytes()
+            home.keys.unlink()
+            for setting, place in ((None, str(home.keys)), (ONE, "OPENBELL_API__KEYS")):
+                with pytest.raises(ServiceUnavailable, match="Restore them") as caught:
+                    await home.reopened(setting).rotation.start()
+                assert place in caught.value.detail
+            home.keys.write_bytes(backup)
+            again = home.reopened()
+            await again.rotation.start()
+            assert (await home.found("ema", again)).variables["PIN"] == PIN + "x"
+            home.keys.unlink()
+            home.execute("DELETE FROM variable")  # as it says
+            await home.reopened().rotation.start()
+
+    asyncio.run(scenario())
+
+
+def test_keys_that_open_something_are_taken(folder: Path) -> None:
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await filled(home)
+            home.keys.unlink()
+            newer = home.reopened()
+            await newer.vault.change(on("ema"), Given(secrets={"PIN": PIN}))
+            await newer.rotation.start()
+            assert (await newer.rotation.reseal()).broken == 4
 
     asyncio.run(scenario())
 
 
 def test_keys_of_the_environment_are_not_ours_to_make(folder: Path) -> None:
-    one, two = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (1, 2))
-
     async def scenario() -> None:
         async with opened(folder) as home:
-            home.vault = home.reopened(one)
+            home.vault = home.reopened(ONE).vault
             await filled(home)
-            newer = home.reopened(f"{two},{one}")
-            assert (await newer.rotate(act())).resealed == 6
-            assert not newer.makes_keys
-            assert (await home.found("ema", home.reopened(two))).variables["PIN"] == PIN + "x"
+            newer = home.reopened(f"{TWO},{ONE}")
+            assert (await newer.rotation.rotate(act())).resealed == 6
+            assert not newer.rotation.makes_keys
+            assert (await home.found("ema", home.reopened(TWO))).variables["PIN"] == PIN + "x"
 
     asyncio.run(scenario())
 
@@ -501,8 +651,8 @@ def test_parameters_of_the_first_release_are_kept_and_sealed(tmp_path: Path) -> 
     async def scenario() -> None:
         await migrate.upgrade(f"sqlite+aiosqlite:///{tmp_path / 'openbell.db'}")
         async with opened(tmp_path) as home:
-            assert await home.vault.reseal() == module.Resealed(2, 0)
-            assert await home.vault.reseal() == module.Resealed(0, 0)
+            assert await home.rotation.reseal() == Resealed(2, 0)
+            assert await home.rotation.reseal() == Resealed(0, 0)
             async with home.database.write() as session:
                 session.add(
                     Run(
@@ -543,7 +693,7 @@ def test_only_the_runner_that_holds_a_run_can_open_its_variables(
         async with opened(folder) as home, nats.bus() as bus:
             mine, other = RunnerKey(RunnerKey.made()), RunnerKey(RunnerKey.made())
             await home.add("ema", Given(secrets={"PIN": PIN}))
-            delivery = Delivery(bus, home.vault)
+            delivery = Delivery(bus, home.database, home.keyring)
             ask = GetRunEnvironment(runner="local", run_id="ema-1", epoch=1)
             with pytest.raises(ServiceUnavailable):
                 await delivery.answer(ask)
@@ -598,13 +748,37 @@ def test_a_secret_that_is_set_while_a_log_is_read_is_masked_in_it(folder: Path) 
             async with home.database.read() as session:
                 run = await session.get(Run, "ema-1")
             assert run is not None
-            chunk = await read_masked(
-                cast("Bus", runner), home.vault, run, offset=6, limit=4, wait_s=0
+            chunk = await logs.read_masked(
+                cast("Bus", runner), home.masks, run, offset=6, limit=4, wait_s=0
             )
             assert (chunk.data, chunk.offset, chunk.next_offset) == (b"****", 6, 10)
             assert [one.around for one in runner.asked] == [0, len(KEY) - 1]
 
     asyncio.run(scenario())
+
+
+def test_a_log_is_masked_off_the_event_loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def noted(*given: Any, **named: Any) -> LogChunk:
+        threads.append(threading.get_ident())
+        return mask_it(*given, **named)
+
+    mask_it = logs.masked
+    monkeypatch.setattr(logs, "masked", noted)
+
+    async def scenario() -> None:
+        async with opened(folder) as home:
+            await home.add("ema", Given())
+            async with home.database.read() as session:
+                run = await session.get(Run, "ema-1")
+            assert run is not None
+            bus = cast("Bus", Runner(b"something"))
+            await logs.read_masked(bus, home.masks, run, offset=0, limit=4, wait_s=0)
+
+    asyncio.run(scenario())
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 def test_whoever_follows_waits_for_the_rest_of_a_secret(folder: Path) -> None:
@@ -617,7 +791,7 @@ def test_whoever_follows_waits_for_the_rest_of_a_secret(folder: Path) -> None:
                 run = await session.get(Run, "ema-1")
             assert run is not None
             reading = asyncio.create_task(
-                read_masked(bus, home.vault, run, offset=4, limit=100, wait_s=10)
+                logs.read_masked(bus, home.masks, run, offset=4, limit=100, wait_s=10)
             )
             while len(runner.asked) < 2:
                 await asyncio.sleep(0.01)
@@ -646,21 +820,21 @@ def test_a_log_is_read_in_any_pieces_from_a_real_runner_without_its_secrets(
             async with home.database.read() as session:
                 run = await session.get(Run, "ema-1")
             assert run is not None
-            whole = (await home.vault.mask("ann", "ema")).masked(text)
+            whole = (await home.masks.of("ann", "ema")).masked(text)
             assert KEY.encode() not in whole
             assert b"abcdefgh" not in whole
             for limit in (1, 7, 64, 4096, 524_288):
                 pieces, offset = b"", 0
                 while offset < min(len(text), 60 * limit):
-                    chunk = await read_masked(
-                        bus, home.vault, run, offset=offset, limit=limit, wait_s=0
+                    chunk = await logs.read_masked(
+                        bus, home.masks, run, offset=offset, limit=limit, wait_s=0
                     )
                     assert 0 < len(chunk.data) <= limit
                     pieces, offset = pieces + chunk.data, chunk.next_offset
                 assert pieces == whole[: len(pieces)]
-            last = await read_masked(bus, home.vault, run, offset=-9, limit=100, wait_s=0)
+            last = await logs.read_masked(bus, home.masks, run, offset=-9, limit=100, wait_s=0)
             assert last.data == whole[-9:]
-            beyond = await read_masked(bus, home.vault, run, offset=10**9, limit=9, wait_s=0.2)
+            beyond = await logs.read_masked(bus, home.masks, run, offset=10**9, limit=9, wait_s=0.2)
             assert (beyond.data, beyond.offset) == (b"", len(text))
 
     asyncio.run(scenario())

@@ -117,6 +117,19 @@ def test_each_address_has_its_own_however_it_is_written() -> None:
     assert credentials.kept(LOCAL) == KEPT
 
 
+def test_this_machine_has_several_names() -> None:
+    credentials.keep("http://localhost:8000", KEPT)
+    for url in (LOCAL, "http://LOCALHOST:8000/", "http://[::1]:8000"):
+        assert credentials.find(url).value == "obt_kept"
+    for url in ("http://localhost:8001", "https://localhost:8000", "http://localhost.example:8000"):
+        assert credentials.kept(url) is None
+    former = json.loads(credentials.file().read_text())[LOCAL]
+    credentials.file().write_text(json.dumps({"http://localhost:8000": former}))
+    assert credentials.kept(LOCAL) == KEPT, "as it was written before"
+    credentials.forget("http://[::1]:8000")
+    assert credentials.kept("http://localhost:8000") is None
+
+
 @pytest.mark.parametrize(
     "url",
     [

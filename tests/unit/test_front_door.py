@@ -138,6 +138,43 @@ def test_a_page_of_another_origin_is_refused(origin: str) -> None:
     assert_refused(request(door(), host="127.0.0.1:8000", origin=origin))
 
 
+PUBLIC = LOOPBACK | {"openbell.example"}
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("openbell.example", "https://openbell.example"),
+        ("openbell.example:8443", "https://openbell.example:8443"),
+        ("OPENBELL.example", None),
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ],
+)
+def test_a_public_name_is_let_in_beside_those_of_this_machine(
+    host: str, origin: str | None
+) -> None:
+    front = FrontDoor(PUBLIC)
+    front.mount(["/"], answering("api"))
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    assert body(request(front, **headers)) == "api"
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("evil.example", None),
+        ("openbell.example.evil.example", None),
+        ("openbell.example", "https://evil.example"),
+        ("openbell.example", "https://openbell.example:8443"),
+        ("127.0.0.1:8000", "https://openbell.example"),  # Host was rewritten on the way
+    ],
+)
+def test_beside_a_public_name_no_other_is_let_in(host: str, origin: str | None) -> None:
+    front = FrontDoor(PUBLIC)
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    assert_refused(request(front, **headers))
+
+
 def test_whom_a_page_asks_does_not_matter() -> None:
     evil = {"host": "127.0.0.1:8000", "origin": "http://evil.example"}
     assert_refused(request(door(), "/python/events", **evil))

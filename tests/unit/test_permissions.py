@@ -31,6 +31,13 @@ def test_nobody_may_make_a_consumer_or_hear_all(service: str) -> None:
     assert not any(s.startswith((">", "*", "_INBOX.", "$JS")) for s in its.subscribe)
 
 
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_no_right_is_given_twice(service: str) -> None:
+    its = permissions.rights(service)
+    assert len(set(its.publish)) == len(its.publish)
+    assert len(set(its.subscribe)) == len(its.subscribe)
+
+
 def test_those_who_commit_tell_events_and_nobody_else() -> None:
     telling = {s for s in SERVICES if Event.subjects() in permissions.rights(s).publish}
     assert telling == {"api", "scheduler"}
@@ -80,6 +87,7 @@ def test_a_configuration_is_written_once_and_for_its_owner_alone(tmp_path: Path)
     assert set(files) == {"nats.conf", *(f"{user}.env" for user in users)}
     assert all(str(file) in done.output.replace("\n", " ").split() for file in files.values())
     for file in files.values():
+        assert b"\r" not in file.read_bytes()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
     options = json.loads(files["nats.conf"].read_text())

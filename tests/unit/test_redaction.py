@@ -2,11 +2,13 @@
 
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbell import redaction
 from openbell.contracts.commands import LogChunk
 from openbell.redaction import Mask
 from services.api.logs import HOLD_S, masked
@@ -50,6 +52,13 @@ def read(data: bytes, mask: Mask, offset: int, limit: int, *, live: bool = False
 def test_every_byte_of_a_value_is_masked_and_no_other(text: str, values: list[str]) -> None:
     mask = Mask(values)
     assert mask.masked(text.encode()) == slow(text.encode(), mask.patterns)
+
+
+@given(LETTERS, SECRETS)
+def test_many_values_are_masked_as_few_are(text: str, values: list[str]) -> None:
+    mask = Mask(values)
+    with patch.object(redaction, "FEW", 0):
+        assert mask.masked(text.encode()) == slow(text.encode(), mask.patterns)
 
 
 @given(LETTERS, SECRETS, st.lists(st.integers(1, 9), min_size=1))
@@ -129,6 +138,16 @@ def test_a_value_that_repeats_itself_costs_no_more(secret: str) -> None:
     mask.masked(b"ab" * 250_000)
     mask.unfinished(b"a" * 500_000)
     assert time.perf_counter() - begun < 5
+
+
+def test_values_of_many_lines_cost_no_more() -> None:
+    """Both the lines that are in the log, and the many more that are not."""
+    mask = Mask("\n".join(f"{part}-{n:08}" for n in range(3_600)) for part in range(8))
+    log = b"".join(b"2026-08-03 09:15:00 order %d placed\n" % n for n in range(14_000))
+    begun = time.perf_counter()
+    masked = mask.masked(log + b"3-00000007\n")
+    assert time.perf_counter() - begun < 1.5
+    assert masked == log + b"*" * 10 + b"\n"
 
 
 def test_the_last_line_is_masked_before_it_is_cut(tmp_path: Path) -> None:

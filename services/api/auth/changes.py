@@ -4,14 +4,16 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
+from typing import Any
 
-from sqlmodel import select
+from sqlalchemy import delete
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.contracts.base import utc_now
-from openbell.contracts.errors import InvalidRequest, UnknownUser
+from openbell.contracts.errors import UnknownUser
 from openbell.contracts.events import AccessChanged
-from openbell.db.models import User
+from openbell.db.models import Invitation, User
 from openbell.db.session import Database
 from openbell.identity import Identities
 from openbell.outbox import Outbox
@@ -71,5 +73,6 @@ async def existing_user(session: AsyncSession, user_id: str) -> User:
     return user
 
 
-def invalid(field: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{field}: {message}", errors=[{"field": field, "message": message}])
+def links_to(user_id: str) -> Any:
+    """The statement that voids every link which sets a user's password."""
+    return delete(Invitation).where(col(Invitation.user_id) == user_id)

@@ -1,17 +1,20 @@
 """What lies in the home to let its owner in: whoever can read it there, owns this Openbell."""
 
 import asyncio
+import socket
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from sqlmodel import select
+from sqlalchemy import delete
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell import private_files
 from openbell.contracts.model import Role, Scope
-from openbell.db.models import ApiToken, Invitation, User
+from openbell.db.models import ApiToken, Invitation, LoginSession, User
 from openbell.identity import LOCAL_USER, digest
-from services.api.auth.changes import Changes, new_id, new_value
+from services.api.auth.changes import Changes, links_to, new_id, new_value
 
 LOCAL_TOKEN = "local-token"  # noqa: S105 - the name of a file
 """For the command line on this machine."""
@@ -23,6 +26,7 @@ SETUP_LASTS = timedelta(days=3650)
 async def prepare(changes: Changes, data: Path) -> None:
     await asyncio.to_thread(data.mkdir, mode=0o700, parents=True, exist_ok=True)
     async with changes.write() as session:
+        await _forget_expired(session, changes)
         await _prepare_local_token(session, changes, data / LOCAL_TOKEN)
         await _prepare_setup(session, changes, data / SETUP_TOKEN)
 
@@ -32,18 +36,31 @@ async def _prepare_local_token(session: AsyncSession, changes: Changes, file: Pa
     known = select(ApiToken.id).where(ApiToken.token_hash == digest(kept))
     if kept and (await session.exec(known)).first() is not None:
         return
+    name = f"this machine: {socket.gethostname()} {file}"
+    await session.exec(_former(name))
     value = new_value("obt")
     session.add(
         ApiToken(
             id=new_id("t"),
             user_id=LOCAL_USER,
-            name="this machine",
+            name=name,
             token_hash=digest(value),
             scopes=list(Scope),
             created_at=changes.clock(),
         )
     )
     await asyncio.to_thread(private_files.write, file, value)
+
+
+def _former(name: str) -> Any:
+    """Whoever deletes the file wants the token in it to be void."""
+    mine = (col(ApiToken.user_id) == LOCAL_USER) & (col(ApiToken.name) == name)
+    return delete(ApiToken).where(mine)
+
+
+async def _forget_expired(session: AsyncSession, changes: Changes) -> None:
+    for kind in (Invitation, LoginSession):
+        await session.exec(delete(kind).where(col(kind.expires_at) <= changes.clock()))
 
 
 async def _prepare_setup(session: AsyncSession, changes: Changes, file: Path) -> None:
@@ -55,6 +72,7 @@ async def _prepare_setup(session: AsyncSession, changes: Changes, file: Path) ->
     known = select(Invitation.id).where(Invitation.token_hash == digest(kept))
     if kept and (await session.exec(known)).first() is not None:
         return
+    await session.exec(links_to(LOCAL_USER))
     value, now = new_value("setup"), changes.clock()
     session.add(
         Invitation(

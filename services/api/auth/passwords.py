@@ -1,6 +1,7 @@
 """Passwords: what is accepted, how they are kept, and how fast they may be tried."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -8,15 +9,11 @@ from pwdlib import PasswordHash
 from pwdlib.exceptions import UnknownHashError
 
 from openbell.contracts.errors import InvalidRequest, TooManyTries, WrongPassword
-from services.api.auth.throttle import Throttle
+from services.api.auth.throttle import Tries
 
 SHORTEST, LONGEST = 10, 256
 AT_ONCE = 2
 """Hashing is slow on purpose; more at once would starve everything else."""
-FREE_BY_NAME_AND_ADDRESS = 5
-FREE_BY_ADDRESS = 30
-FREE_BY_NAME = 100
-"""Higher, so that a stranger elsewhere cannot easily keep a user out of their account."""
 
 
 def check(password: str, field: str = "password") -> None:
@@ -31,7 +28,7 @@ class Passwords:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._hasher = PasswordHash.recommended()
         self._monotonic = monotonic
-        self._throttle = Throttle()
+        self._tries = Tries()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._decoy: str | None = None
 
@@ -40,25 +37,15 @@ class Passwords:
             return await asyncio.to_thread(self._hasher.hash, password)
 
     async def verify(self, name: str, address: str, password: str, kept: str | None) -> None:
-        """Raises TooManyTries, WrongPassword. As slow for an account that there is not.
-
-        A try counts as failed until it has succeeded, so that a thousand at once are not free.
-        """
-        keys = {
-            f"both {name} {address}": FREE_BY_NAME_AND_ADDRESS,
-            f"address {address}": FREE_BY_ADDRESS,
-            f"name {name}": FREE_BY_NAME,
-        }
+        """Raises TooManyTries, WrongPassword. As slow for an account that there is not."""
         now = self._monotonic()
-        wait_s = max(self._throttle.wait_s(key, now) for key in keys)
+        wait_s = self._tries.wait_s(name, address, now)
         if wait_s > 0:
-            raise TooManyTries(f"try again in {wait_s:.0f} s", retry_after_s=wait_s)
-        for key, free in keys.items():
-            self._throttle.failed(key, free, now)
+            raise TooManyTries(f"try again in {math.ceil(wait_s)} s", retry_after_s=wait_s)
+        self._tries.begin(name, address, now)
         if not await self._matches(password, kept):
             raise WrongPassword("the name or the password is wrong")
-        for key in keys:
-            self._throttle.succeeded(key)
+        self._tries.succeeded(name, address)
 
     async def _matches(self, password: str, kept: str | None) -> bool:
         if len(password) > LONGEST:

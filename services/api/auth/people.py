@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openbell.contracts.errors import LastAdmin, UnknownCredential, UnknownUser, UserNameTaken
+from openbell.contracts.errors import (
+    InvalidRequest,
+    LastAdmin,
+    UnknownCredential,
+    UnknownUser,
+    UserNameTaken,
+)
 from openbell.contracts.model import Role
 from openbell.db.models import Invitation, User
 from openbell.identity import LOCAL_USER, digest, is_claimed
@@ -21,7 +29,7 @@ from services.api.auth import passwords, sessions
 from services.api.auth.changes import (
     Changes,
     existing_user,
-    invalid,
+    links_to,
     new_id,
     new_value,
     user_by_name,
@@ -81,19 +89,19 @@ class People:
         Raises InvalidRequest, UnknownCredential, UserNameTaken.
         """
         async with self._changes.read() as session:  # before the costly hash
-            user_id = (await self._valid(session, value)).user_id or new_id("u")
+            invitation = await self._valid(session, value)
+            user_id = invitation.user_id or new_id("u")
         passwords.check(password)
         hashed = await self._passwords.hash(password)
         try:
             async with self._changes.to(user_id) as session:
-                invitation = await self._valid(session, value)
-                await session.delete(invitation)  # whoever comes second finds it gone
+                await _use_up(session, invitation)
                 user = await self._accepted(session, invitation, name, user_id)
                 user.password_hash = hashed
                 session.add(user)
                 await session.exec(sessions.all_of(user.id))
                 signed_in = await self._sessions.begin(
-                    session, user, "accept", address=address, agent=agent
+                    session, user, "accept", address=address, agent=agent, after=_about(invitation)
                 )
         except IntegrityError:
             raise _name_taken() from None
@@ -108,11 +116,14 @@ class People:
         user = None
         if invitation.user_id is not None:
             user = await existing_user(session, invitation.user_id)
+            if user.disabled_at is not None:
+                raise _no_link()
             if user.password_hash is not None:
                 return user
         chosen = _check_name(name)
         holder = await user_by_name(session, chosen)
-        if holder is not None and holder is not user:
+        reserved = chosen.casefold() == LOCAL_USER and invitation.user_id != LOCAL_USER
+        if reserved or (holder is not None and holder is not user):
             raise _name_taken()
         if user is not None:
             user.name, user.name_key = chosen, chosen.casefold()
@@ -126,10 +137,20 @@ class People:
         )
 
     async def _valid(self, session: AsyncSession, value: str) -> Invitation:
-        query = select(Invitation).where(Invitation.token_hash == digest(value))
+        """A link is as good as the one who made it still is. Raises UnknownCredential."""
+        query = (
+            select(Invitation)
+            .join(User, col(User.id) == Invitation.created_by)
+            .where(
+                Invitation.token_hash == digest(value),
+                Invitation.expires_at > self._changes.clock(),
+                User.role == Role.ADMIN,
+                col(User.disabled_at).is_(None),
+            )
+        )
         invitation = (await session.exec(query)).first()
-        if invitation is None or invitation.expires_at <= self._changes.clock():
-            raise UnknownCredential("this link has been used, or has expired: ask for another")
+        if invitation is None:
+            raise _no_link()
         return invitation
 
     async def invite(self, act: Act, role: Role) -> tuple[str, Invitation]:
@@ -157,7 +178,7 @@ class People:
             expires_at=now + LINK_LASTS,
         )
         session.add(invitation)
-        record(session, act, after={"role": role, "user": user.name if user else None})
+        record(session, act, after=_about(invitation))
         return value, invitation
 
     async def invitations(self) -> Sequence[Invitation]:
@@ -172,7 +193,7 @@ class People:
             if invitation is None:
                 raise UnknownCredential(f"there is no invitation {invitation_id[:64]!r}")
             await session.delete(invitation)
-            record(session, act, before={"role": invitation.role})
+            record(session, act, before=_about(invitation))
 
     # ---- accounts
 
@@ -180,21 +201,21 @@ class People:
         async with self._changes.read() as session:
             return (await session.exec(select(User).order_by(User.name_key))).all()
 
-    async def named(self, name: str) -> User:
+    async def named(self, name: str, *, also_disabled: bool = False) -> User:
         """Raises UnknownUser."""
         async with self._changes.read() as session:
             user = await user_by_name(session, name)
-        if user is None or user.disabled_at is not None:
+        if user is None or (user.disabled_at is not None and not also_disabled):
             raise UnknownUser(f"there is no user {name[:64]!r}")
         return user
 
     async def set_role(self, act: Act, user_id: str, role: Role) -> User:
         """Raises UnknownUser, LastAdmin."""
+        _require_owner(user_id, remains=role is Role.ADMIN)
         async with self._changes.to(user_id) as session:
             user = await existing_user(session, user_id)
             before, user.role = user.role, role
             session.add(user)
-            await _require_admin(session)
             after = {"user": user.name, "role": role}
             record(session, act, before={"user": user.name, "role": before}, after=after)
         return user
@@ -204,29 +225,52 @@ class People:
 
         Raises UnknownUser, LastAdmin.
         """
+        _require_owner(user_id, remains=not disabled)
         async with self._changes.to(user_id) as session:
             user = await existing_user(session, user_id)
+            before = {"user": user.name, "disabled": user.disabled_at is not None}
             user.disabled_at = self._changes.clock() if disabled else None
             session.add(user)
-            await _require_admin(session)
             if disabled:
                 await session.exec(sessions.all_of(user_id))
-            record(session, act, after={"user": user.name, "disabled": disabled})
+                await session.exec(links_to(user_id))
+            record(session, act, before=before, after={"user": user.name, "disabled": disabled})
         return user
 
 
-async def _require_admin(session: AsyncSession) -> None:
-    """One who could sign in, or whose machine this is. Raises LastAdmin."""
-    await session.flush()
-    query = select(User).where(User.role == Role.ADMIN, col(User.disabled_at).is_(None))
-    admins = (await session.exec(query)).all()
-    if not any(user.password_hash or user.id == LOCAL_USER for user in admins):
-        raise LastAdmin("make somebody else an admin first")
+def _require_owner(user_id: str, *, remains: bool) -> None:
+    """Whoever can read the home is an admin anyway, and must be able to let the others in again.
+
+    Raises LastAdmin.
+    """
+    if user_id == LOCAL_USER and not remains:
+        raise LastAdmin("this is the account of the machine itself: it remains an admin")
+
+
+async def _use_up(session: AsyncSession, invitation: Invitation) -> None:
+    """Whoever comes second waits for the first, and finds it gone. With it goes every other link
+    to the same account. Raises UnknownCredential.
+    """
+    mine = delete(Invitation).where(col(Invitation.id) == invitation.id)
+    if (await session.exec(mine)).rowcount != 1:
+        raise _no_link()
+    if invitation.user_id is not None:
+        await session.exec(links_to(invitation.user_id))
+
+
+def _about(invitation: Invitation) -> dict[str, Any]:
+    """What the audit tells of a link: its id ties an account to who invited it."""
+    told = {"link": invitation.id, "role": invitation.role, "by": invitation.created_by}
+    return told | ({"user_id": invitation.user_id} if invitation.user_id else {})
+
+
+def _no_link() -> UnknownCredential:
+    return UnknownCredential("this link has been used, or is void: ask for another")
 
 
 def _check_name(name: str | None) -> str:
     if name is None or not NAME.fullmatch(name):
-        raise invalid(
+        raise InvalidRequest.of(
             "name",
             "1 to 64 letters, digits and . _ @ + -, beginning with a letter or a digit",
         )

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete
+import structlog
+from sqlalchemy import delete, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -23,6 +25,9 @@ SEEN_EVERY = timedelta(minutes=1)
 MOST = 50
 """Sessions that one user keeps; beyond it the oldest are over."""
 MOST_SEEN = 10_000
+
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +59,39 @@ class Sessions:
         try:
             await self._passwords.verify(name.casefold(), address, password, kept)
         except WrongPassword as error:
-            await self._audit_failure(name, address, error)
+            await self._audit_failure(user, address, error)
             raise
         assert user is not None
-        async with self._changes.write() as session:
-            if former:
-                await session.exec(_with_value(former))
+        if former:
+            await self._end(former)
+        async with self._changes.to(user.id) as session:
             return await self.begin(session, user, "login", address=address, agent=agent)
 
-    async def _audit_failure(self, name: str, address: str, error: WrongPassword) -> None:
-        """What was tried is kept as it was typed: it may be nobody's name."""
-        stranger = Caller("", name[:64], Role.VIEWER, frozenset(), "", {})
+    async def _end(self, value: str) -> None:
+        """The session with this value, whosever it is."""
+        async with self._changes.read() as session:
+            query = select(LoginSession).where(LoginSession.token_hash == digest(value))
+            login = (await session.exec(query)).first()
+        if login is not None:
+            async with self._changes.to(login.user_id) as session:
+                await session.exec(_one(login.id))
+
+    async def _audit_failure(self, user: User | None, address: str, error: WrongPassword) -> None:
+        """Nobody's name is not kept: it may be a password that was typed in its place."""
+        known = (user.id, user.name) if user else ("", "")
+        stranger = Caller(*known, Role.VIEWER, frozenset(), "", {})
         async with self._changes.write() as session:
             session.add(entry(Act(stranger, "login", address, new_id("r")), error.code()))
 
     async def begin(
-        self, session: AsyncSession, user: User, action: str, *, address: str, agent: str
+        self,
+        session: AsyncSession,
+        user: User,
+        action: str,
+        *,
+        address: str,
+        agent: str,
+        after: dict[str, Any] | None = None,
     ) -> SignedIn:
         """In the transaction of what let the user in."""
         value, now = new_value("obs"), self._changes.clock()
@@ -86,7 +108,7 @@ class Sessions:
         session.add(login)
         await self._prune(session, user.id)
         caller = Caller(user.id, user.name, Role(user.role), frozenset(), login.id, {})
-        record(session, Act(caller, action, address, new_id("r")))
+        record(session, Act(caller, action, address, new_id("r")), after=after)
         return SignedIn(user, value, login.expires_at)
 
     async def _prune(self, session: AsyncSession, user_id: str) -> None:
@@ -107,11 +129,12 @@ class Sessions:
         if len(self._seen) >= MOST_SEEN:
             self._seen.clear()
         self._seen[caller.credential] = now
-        async with self._changes.write() as session:
-            login = await session.get(LoginSession, caller.credential)
-            if login is not None:
-                login.seen_at = now
-                session.add(login)
+        seen = update(LoginSession).where(col(LoginSession.id) == caller.credential)
+        try:
+            async with self._changes.write() as session:
+                await session.exec(seen.values(seen_at=now))
+        except SQLAlchemyError:
+            log.warning("when a session was last used is not kept", exc_info=True)
 
     async def list(self, caller: Caller) -> Sequence[LoginSession]:
         async with self._changes.read() as session:
@@ -127,7 +150,7 @@ class Sessions:
             login = await session.get(LoginSession, session_id)
             if login is None or login.user_id != act.caller.user:
                 raise UnknownCredential(f"you have no session {session_id[:64]!r}")
-            await session.delete(login)
+            await session.exec(_one(session_id))
             record(session, act, before={"session": session_id})
 
     async def revoke_others(self, act: Act) -> None:
@@ -139,8 +162,13 @@ class Sessions:
         """Every other session is over. Raises InvalidRequest, TooManyTries, WrongPassword."""
         async with self._changes.read() as session:
             user = await existing_user(session, act.caller.user)
-        await self._passwords.verify(user.name_key, act.address, current, user.password_hash)
         passwords.check(new, "new")
+        try:
+            await self._passwords.verify(user.name_key, act.address, current, user.password_hash)
+        except WrongPassword as error:
+            async with self._changes.write() as session:
+                session.add(entry(act, error.code()))
+            raise
         hashed = await self._passwords.hash(new)
         async with self._changes.to(user.id) as session:
             user = await existing_user(session, user.id)
@@ -159,5 +187,5 @@ def _others(caller: Caller) -> Any:
     return all_of(caller.user).where(col(LoginSession.id) != caller.credential)
 
 
-def _with_value(value: str) -> Any:
-    return delete(LoginSession).where(col(LoginSession.token_hash) == digest(value))
+def _one(session_id: str) -> Any:
+    return delete(LoginSession).where(col(LoginSession.id) == session_id)

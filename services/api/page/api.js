@@ -11,6 +11,9 @@
 
 const CSRF = "openbell_csrf=";
 
+/** Whether the page was opened by somebody who is signed in, and who would wonder to be led away. */
+export const session = { begun: document.cookie.includes(CSRF) };
+
 /** What the server refused, or could not be asked: its status is then 0. */
 export class Problem extends Error {
   /**
@@ -69,8 +72,9 @@ function leaveToSignIn() {
   const { pathname, search, hash } = location;
   if (pathname === "/login" || pathname === "/join") return false;
   const here = pathname + search + hash;
-  const next = encodeURIComponent(here).replaceAll("%2F", "/");
-  location.replace(here === "/" ? "/login" : `/login#next=${next}`);
+  const next = `next=${encodeURIComponent(here).replaceAll("%2F", "/")}`;
+  const told = [...(session.begun ? ["over=1"] : []), ...(here === "/" ? [] : [next])];
+  location.replace(told.length ? `/login#${told.join("&")}` : "/login");
   return true;
 }
 

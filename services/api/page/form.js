@@ -22,7 +22,10 @@ export class Form {
     });
     /** @type {NodeListOf<HTMLElement>} */
     const toggles = this.form.querySelectorAll("[data-reveal]");
-    for (const toggle of toggles) toggle.addEventListener("click", () => reveal(toggle));
+    for (const toggle of toggles) {
+      toggle.addEventListener("click", () => reveal(toggle));
+      this.form.addEventListener("reset", () => reveal(toggle, false));
+    }
   }
 
   async submit() {
@@ -109,10 +112,10 @@ export class Form {
   }
 }
 
-/** @param {HTMLElement} toggle Shows what is typed where dots stand, or hides it again. */
-function reveal(toggle) {
+/** @param {HTMLElement} toggle Shows what is typed where dots stand, or hides it again. @param {boolean} [wanted] */
+function reveal(toggle, wanted) {
   const target = $(toggle.getAttribute("aria-controls") ?? "");
-  const shown = target.classList.toggle("revealed");
+  const shown = target.classList.toggle("revealed", wanted);
   if (target instanceof HTMLInputElement) target.type = shown ? "text" : "password";
   write(find(toggle, "[data-is=verb]"), shown ? "Hide" : "Show");
 }

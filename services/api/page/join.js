@@ -12,7 +12,7 @@ import { capital } from "./words.js";
 const WORDS = {
   setup: () => ["Set up Openbell", "You are its admin: choose your name and a password.", "Create account"],
   invitation: ({ role }) => ["You are invited", `You join as a ${role}: choose your name and a password.`, "Create account"],
-  password: ({ name }) => ["Choose a new password", `For the account of ${name}. You are signed out everywhere else.`, "Set password"],
+  password: ({ name }) => ["Choose a new password", `For the account of ${name}. Setting it signs you out everywhere else.`, "Set password"],
 };
 
 class JoinForm extends Form {

@@ -19,12 +19,14 @@ class LoginForm extends Form {
   }
 }
 
+const told = new URLSearchParams(location.hash.slice(1));
+$("login-over").hidden = !told.has("over");
 new LoginForm($("login"));
 if (document.cookie.includes("openbell_csrf=")) ask("/auth/me").then(goOn, () => {}); // signed in already
 
 /** Within Openbell, whatever the address says. */
 function goOn() {
-  const next = new URLSearchParams(location.hash.slice(1)).get("next") ?? "/";
+  const next = told.get("next") ?? "/";
   const target = URL.canParse(next, location.origin) ? new URL(next, location.origin) : null;
   const elsewhere = target?.origin !== location.origin || ["/login", "/join"].includes(target.pathname);
   location.replace(elsewhere ? "/" : target.href);

@@ -14,6 +14,7 @@ import { capital } from "./words.js";
 /** @typedef {{id: string, name: string, role: string, created_at: string, disabled_at: ?string, claimed: boolean}} Person */
 /** @typedef {{id: string, role: string, user_id: ?string, expires_at: string}} Invitation */
 
+const LOCAL = "local"; // the account of the machine itself: it remains an admin
 const ROLES = ["admin", "trader", "viewer"];
 const ONCE = "Give it to them alone: whoever opens it first can use it, once.";
 
@@ -54,11 +55,13 @@ export class People {
 
   /** @param {Person} one @param {HTMLElement} opener */
   open(one, opener) {
-    const others = ROLES.filter((role) => role !== one.role);
+    const remains = one.id === LOCAL;
+    const others = remains ? [] : ROLES.filter((role) => role !== one.role);
+    const ending = one.disabled_at ? { text: "Enable", act: () => this.enable(one) } : { text: "Disable…", act: () => this.disable(one), danger: true };
     this.menu.toggle(opener, [
       ...others.map((role) => ({ text: `Make ${role}…`, act: () => this.giveRole(one, role) })),
       { text: "Link for a new password", act: () => this.reset(one) },
-      one.disabled_at ? { text: "Enable", act: () => this.enable(one) } : { text: "Disable…", act: () => this.disable(one), danger: true },
+      ...(remains && !one.disabled_at ? [] : [ending]),
     ]);
   }
 
@@ -105,8 +108,9 @@ export class People {
 
   /** @param {Invitation} one */
   invitation({ id, role, user_id: user, expires_at: expires }) {
-    const whose = this.users.all.find((known) => known.id === user)?.name;
-    const name = user ? `New password for ${whose ?? "an account"}` : `Invitation as ${role}`;
+    const whose = this.users.all.find((known) => known.id === user);
+    const password = whose && !whose.claimed ? "Setup of the first account" : `New password for ${whose?.name ?? "an account"}`;
+    const name = user ? password : `Invitation as ${role}`;
     const ending = deed("Withdraw", name.toLowerCase(), async () => {
       await remove(`/admin/invitations/${encodeURIComponent(id)}`);
       toast("The link does not work any more.");

@@ -1,7 +1,7 @@
 // @ts-check
 /** Who is signed in, on the pages of those who are. */
 
-import { post } from "./api.js";
+import { post, session } from "./api.js";
 import { complain } from "./messages.js";
 
 window.addEventListener("pageshow", (event) => {
@@ -9,10 +9,12 @@ window.addEventListener("pageshow", (event) => {
 });
 
 export async function signOut() {
+  session.begun = false; // they know why it is over
   try {
     await post("/auth/logout");
     location.replace("/login");
   } catch (error) {
+    session.begun = true;
     complain("You could not be signed out", error);
   }
 }

@@ -36,12 +36,12 @@ export class UploadDialog extends Dialog {
     const example = new File([EXAMPLE], "heartbeat.py", { type: "text/x-python" });
     $("use-example").addEventListener("click", () => this.begin(example));
     for (const id of ["open-upload", "empty-choose"]) $(id).addEventListener("click", () => this.begin());
+    this.dialog.addEventListener("close", () => this.form.reset()); // a secret stays nowhere
     this.listenForDrops();
   }
 
   /** @param {File} [file] */
   begin(file) {
-    this.form.reset();
     this.file = null;
     this.name.placeholder = "As its file";
     $("upload-chosen").replaceChildren("Drop a ", element("code", "", ".py"), " file here, or");
@@ -87,7 +87,7 @@ export class UploadDialog extends Dialog {
     const given = new FormData(this.form);
     const body = new FormData();
     body.set("file", file, file.name);
-    body.set("parameters", JSON.stringify(parseParameters(String(given.get("parameters")))));
+    for (const field of ["parameters", "secrets"]) body.set(field, JSON.stringify(parsePairs(field, String(given.get(field)))));
     for (const name of ["name", "exchange"]) if (given.get(name)) body.set(name, String(given.get(name)));
     const { strategy } = await ask("/python/upload", { method: "POST", body });
     this.reader.mark(strategy.id);
@@ -124,19 +124,19 @@ export class UploadDialog extends Dialog {
   }
 }
 
-/** @param {string} text KEY=VALUE lines; empty ones and comments are left out. */
-function parseParameters(text) {
+/** @param {string} field @param {string} text KEY=VALUE lines; empty ones and comments are left out. */
+function parsePairs(field, text) {
   /** @type {Map<string, string>} */
-  const parameters = new Map();
+  const pairs = new Map();
   for (const [n, line] of text.split("\n").entries()) {
     const trimmed = line.trim();
     if (!trimmed || trimmed.startsWith("#")) continue;
     const [, key, value] = /^([^=\s]+)\s*=\s*(.*)$/.exec(trimmed) ?? [];
-    if (!key) throw wrong("parameters", "write KEY=VALUE", n + 1);
-    if (parameters.has(key)) throw wrong("parameters", `${key} is given twice`, n + 1);
-    parameters.set(key, value);
+    if (!key) throw wrong(field, "write KEY=VALUE", n + 1);
+    if (pairs.has(key)) throw wrong(field, `${key} is given twice`, n + 1);
+    pairs.set(key, value);
   }
-  return Object.fromEntries(parameters);
+  return Object.fromEntries(pairs);
 }
 
 /** @param {string} field @param {string} message @param {number} [line] */

@@ -9,6 +9,46 @@ export const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /** @param {string} text */
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
+/** @param {string} name As programs write it. */
+export const plain = (name) => name.replaceAll("_", " ");
+
+/** @type {Record<string, string>} What was done, by the name of its route; the others' names tell it. */
+const ACTIONS = {
+  login: "Sign in",
+  logout: "Sign out",
+  accept: "Use a link",
+  password: "Change the password",
+  revoke_session: "End a session",
+  revoke_sessions: "Sign out everywhere else",
+  new_token: "Make a token",
+  revoke_token: "Revoke a token",
+  list_strategies: "List everybody’s strategies",
+  status: "See a strategy",
+  runs: "See the runs",
+  logs: "Read the log",
+  shares: "See with whom it is shared",
+  unshare: "Share no longer",
+  stop_mine: "Stop all",
+  stop_everybody: "Stop all of everybody",
+  set_schedule: "Set the schedule",
+  remove_schedule: "Remove the schedule",
+  strategy_variables: "See the variables",
+  set_strategy_variables: "Set the variables",
+  set_own_variables: "Set the account’s variables",
+  set_role: "Change a role",
+  disable: "Disable a user",
+  enable: "Enable a user",
+  reset: "Make a link for a password",
+  invite: "Make an invitation",
+  withdraw: "Withdraw a link",
+  audit: "Read everybody’s audit",
+  events: "Watch everybody’s events",
+  rotate_key: "Rotate the key",
+};
+
+/** @param {string} action */
+export const actionWords = (action) => ACTIONS[action] ?? capital(plain(action));
+
 /** @param {Strategy} s */
 export const isLive = (s) => s.run !== null && s.run.state !== "exited";
 

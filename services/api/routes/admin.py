@@ -6,14 +6,24 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from openbell.contracts.base import Utc
-from openbell.contracts.model import Role
+from openbell.contracts.model import Role, Scope
 from openbell.db.models import Invitation, User
-from services.api.access import Administration, administrator
+from services.api.access import (
+    Administration,
+    EverybodysOperating,
+    EverybodysReading,
+    everybodys,
+)
+from services.api.audit import entry
 from services.api.context import Api
 from services.api.history import AuditPage, Search, answer, of_everybody
 from services.api.stopping import Hold, Stopped, StopWait, stop_all
 
-router = APIRouter(prefix="/admin", tags=["administration"], dependencies=[Depends(administrator)])
+router = APIRouter(
+    prefix="/admin",
+    tags=["administration"],
+    dependencies=[Depends(everybodys(Scope.ADMIN))],
+)
 
 
 class PersonView(BaseModel):
@@ -101,7 +111,7 @@ async def withdraw(invitation_id: str, act: Administration, api: Api) -> Withdra
 
 @router.post("/stop-all", summary="Stop everybody's strategies")
 async def stop_everybody(
-    act: Administration, api: Api, wait: StopWait = 600, hold: Hold = True
+    act: EverybodysOperating, api: Api, wait: StopWait = 600, hold: Hold = True
 ) -> Stopped:
     """Answers when all of them are gone, with a list."""
     return await stop_all(api, act, None, wait, hold=hold)
@@ -113,7 +123,9 @@ async def stop_everybody(
     response_model=AuditPage,
     responses={200: {"content": {"application/x-ndjson": {}}}},
 )
-async def audit(api: Api, search: Annotated[Search, Query()]) -> Response:
+async def audit(act: EverybodysReading, api: Api, search: Annotated[Search, Query()]) -> Response:
+    """That somebody looked is in it too."""
+    await api.audit.write([entry(act)])
     return await answer(api.audit, search, of_everybody)
 
 

@@ -9,13 +9,15 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from openbell.contracts.base import Utc
+from openbell.contracts.errors import NotAllowed
 from openbell.contracts.model import Role, Scope
 from openbell.db.models import ApiToken, LoginSession
 from openbell.identity import CSRF_COOKIE, SESSION_COOKIE, Caller, cookie, csrf_of
-from services.api.access import Account, Own
+from services.api.access import Account, Anybody, Own
 from services.api.auth.sessions import SignedIn
 from services.api.context import Api
 from services.api.history import AuditPage, Search, answer, of_user
+from services.api.limits import Storable
 
 router = APIRouter(prefix="/auth", tags=["account"])
 
@@ -43,7 +45,7 @@ class Signed(BaseModel):
 
 
 class Login(_Given):
-    name: str = Field(max_length=64)
+    name: Storable = Field(max_length=64)
     password: str = Field(max_length=1024)
 
 
@@ -109,7 +111,7 @@ class MadeToken(BaseModel):
 
 
 @router.get("/me", summary="Tell who is signed in")
-async def me(act: Own, api: Api) -> Me:
+async def me(act: Anybody, api: Api) -> Me:
     caller = act.caller
     return Me(
         user=UserView(id=caller.user, name=caller.name, role=caller.role),
@@ -133,9 +135,10 @@ async def login(given: Login, request: Request, response: Response, api: Api) ->
 
 
 @router.post("/logout", summary="Sign out")
-async def logout(act: Own, response: Response, api: Api) -> Done:
-    if act.caller.csrf is not None:
-        await api.sessions.revoke(act, act.caller.credential)
+async def logout(act: Anybody, response: Response, api: Api) -> Done:
+    if act.caller.csrf is None:
+        raise NotAllowed("a token is revoked, not signed out: DELETE /auth/tokens/{id}")
+    await api.sessions.revoke(act, act.caller.credential)
     response.delete_cookie(SESSION_COOKIE)
     response.delete_cookie(CSRF_COOKIE)
     return Done()

@@ -10,6 +10,7 @@ from openbell.contracts.errors import InvalidRequest
 from openbell.contracts.model import Permission
 from services.api.access import Editing, Reading
 from services.api.context import Api
+from services.api.limits import Storable
 
 router = APIRouter(prefix="/python", tags=["sharing"])
 
@@ -27,7 +28,7 @@ class Shares(BaseModel):
 class NewShare(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    user: str = Field(max_length=64, description="The user's name.")
+    user: Storable = Field(max_length=64, description="The user's name.")
     permission: Permission = Permission.VIEWER
 
 
@@ -47,8 +48,7 @@ async def share(act: Editing, api: Api, new: NewShare) -> Shares:
     """A viewer sees its status, log and events; an operator starts and stops it too."""
     user = await api.people.named(new.user)
     if user.id == act.owner:
-        message = "it is theirs already"
-        raise InvalidRequest(f"user: {message}", errors=[{"field": "user", "message": message}])
+        raise InvalidRequest.of("user", "it is theirs already")
     await api.store.share(act, user, new.permission)
     return await shares(act, api)
 
@@ -57,5 +57,5 @@ async def share(act: Editing, api: Api, new: NewShare) -> Shares:
 async def unshare(
     act: Editing, api: Api, user: Annotated[str, Query(description="The user's name.")]
 ) -> Shares:
-    await api.store.share(act, await api.people.named(user), None)
+    await api.store.share(act, await api.people.named(user, also_disabled=True), None)
     return await shares(act, api)

@@ -37,22 +37,24 @@ from services.api.access import (
     OwnOperating,
     Reading,
     Trading,
-    administrator,
+    everybodys,
+    on_strategy,
     own,
 )
 from services.api.acts import StrategyAct
 from services.api.audit import entry
 from services.api.context import Api
 from services.api.logs import LogView, log_view, read_masked
-from services.api.page import PAGE
-from services.api.stopping import Hold, Stopped, StopWait, has_ended, stop_all
-from services.api.view import RunView, StrategyView, run_view
+from services.api.pages import PAGE
+from services.api.stopping import Hold, Stopped, StopWait, stop_all
+from services.api.view import RunView, StrategyView, has_ended, run_view
 
 router = APIRouter(prefix="/python", tags=["strategies"])
 
 GONE_S = 60
 SLICE_S = 1.0
-"""While a log is followed, how often it is asked whether the run still lives."""
+"""While a log is followed, how often it is asked whether the run still lives, and its reader still
+may."""
 
 Wait = Annotated[
     float,
@@ -84,7 +86,7 @@ async def list_strategies(
     if "text/html" in request.headers.get("accept", ""):
         return FileResponse(PAGE / "index.html")
     if everybody:
-        act = await administrator(request, api)
+        act = await everybodys(Scope.READ)(request, api)
         await api.audit.write([entry(act)])
         body = await api.board.all(act.caller)
     else:
@@ -260,6 +262,7 @@ async def delete(
     responses={200: {"content": {"text/plain": {}}}},
 )
 async def logs(
+    request: Request,
     act: Reading,
     api: Api,
     run: Annotated[str | None, Query(description="By default, the latest.")] = None,
@@ -279,6 +282,7 @@ async def logs(
         row = await api.store.run(act.id, run)
         left = deadline - loop.time()
         view = await _read_log(api, row, offset, limit, min(left, SLICE_S))
+        await on_strategy(Scope.READ)(act.id, request, api)  # it may have been revoked meanwhile
         if view.content or view.ended or left <= 0:
             break
     if format_ == "text":
@@ -290,7 +294,7 @@ async def _read_log(api: Api, run: Run, offset: int, limit: int, wait_s: float) 
     """What the log holds from there; of a live run that has not begun to write, nothing yet."""
     try:
         chunk = await read_masked(
-            api.bus, api.vault, run, offset=offset, limit=limit, wait_s=max(0, wait_s)
+            api.bus, api.masks, run, offset=offset, limit=limit, wait_s=max(0, wait_s)
         )
         return log_view(run, chunk)
     except UnknownRun:

@@ -11,15 +11,17 @@ from openbell.db.models import Variable
 from services.api import uploads
 from services.api.access import Administration, Editing, Own, OwnEditing, Reading
 from services.api.context import Api
+from services.api.limits import Storable
 
 router = APIRouter(tags=["variables"])
 
 LIVE = "the run that is live keeps what it has; its next start sees this"
-MOST_NAMES = 1000
 
 Value = Annotated[Any, WithJsonSchema({"type": ["string", "number"], "writeOnly": True})]
 """Checked by `uploads`, whose errors name the field and never tell the value."""
-Names = Annotated[list[str], Field(max_length=MOST_NAMES, description="Variables to remove.")]
+Names = Annotated[
+    list[Storable], Field(max_length=uploads.MOST_VARIABLES, description="Variables to remove.")
+]
 
 
 class VariableView(BaseModel):
@@ -96,9 +98,9 @@ async def set_own_variables(act: OwnEditing, api: Api, changes: OwnChanges) -> V
 @router.post("/admin/rotate-key", summary="Seal all variables under a new key")
 async def rotate_key(act: Administration, api: Api) -> Rotated:
     """The old keys are gone when this is done; older backups of the database need them."""
-    done = await api.vault.rotate(act)
+    done = await api.rotation.rotate(act)
     note = "sealed under a new key"
-    if not api.vault.makes_keys:
+    if not api.rotation.makes_keys:
         note = "sealed under the first key of OPENBELL_API__KEYS; the others can be removed"
     if done.broken:
         note += "; no key was dropped, since some values cannot be opened"

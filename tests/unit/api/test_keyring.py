@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from openbell.contracts.errors import SealBroken, ServiceUnavailable
-from services.api.keyring import Keyring
+from services.api.variables.keyring import Keyring
 
 BOUND = b"id owner strategy PIN secret"
 ONE, TWO = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (1, 2))

@@ -14,6 +14,7 @@ from services.api.limits import limited
 LIMIT = 1000
 Message = MutableMapping[str, Any]
 GONE: Message = {"type": "http.disconnect"}
+ADDRESS: dict[str, Any] = {"type": "http", "path": "/", "query_string": b""}
 
 
 def part(body: bytes, *, more: bool) -> Message:
@@ -37,7 +38,7 @@ class Exchange:
         self.called = False
         self.left_unread = 0
         headers = [(b"content-length", length.encode())] if length is not None else []
-        scope = {"type": "http", "method": method, "path": "/", "headers": headers}
+        scope = ADDRESS | {"method": method, "headers": headers}
         asyncio.run(self._serve(scope))
 
     async def _serve(self, scope: Scope) -> None:
@@ -133,7 +134,7 @@ def test_the_app_hears_of_a_client_that_leaves_after_its_body() -> None:
         async def send(_message: Message) -> None:
             raise AssertionError
 
-        await limited(app, LIMIT)({"type": "http", "method": "POST"}, receive, send)
+        await limited(app, LIMIT)(ADDRESS | {"method": "POST"}, receive, send)
 
     asyncio.run(scenario())
     assert heard == ["http.request", "http.disconnect"]
@@ -159,6 +160,36 @@ def test_half_a_body_is_never_taken_for_a_whole_one(before: list[int]) -> None:
 def test_the_beginning_of_a_body_over_the_limit_is_never_taken_for_a_whole_one() -> None:
     begun = [part(b"x" * 600, more=True), part(b"y" * 600, more=True), dict(GONE)]
     assert not Exchange(begun).complete
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ({"path": "/a\0b"}, 404),
+        ({"query_string": b"user=%00"}, 422),
+        ({"query_string": b"a=b&%00"}, 422),
+        ({"query_string": b"user=%2500"}, 200),
+        ({"path": "/%00"}, 200),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_address_holds_no_nul(address: dict[str, Any], status: int, method: str) -> None:
+    async def app(_scope: Scope, _receive: Incoming, send: Outgoing) -> None:
+        await send({"type": "http.response.start", "status": 200})
+
+    async def scenario() -> list[Message]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return part(b"", more=False)
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await limited(app, LIMIT)(ADDRESS | {"method": method} | address, receive, send)
+        return sent
+
+    assert asyncio.run(scenario())[0]["status"] == status
 
 
 def test_nothing_but_http_is_touched() -> None:

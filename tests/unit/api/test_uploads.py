@@ -178,11 +178,17 @@ def test_a_number_of_thousands_of_digits_is_refused() -> None:
         check_variables({"N": 10**5000}, {}, {})
 
 
-def test_the_audit_is_told_names_alone() -> None:
-    given = check_variables({"SYMBOL": "SBIN"}, {"PIN": "1234"}, {"KEY": "paper"}, ["OLD"])
-    assert given.names == {
-        "parameters": ["SYMBOL"],
-        "secrets": ["PIN"],
-        "uses": {"KEY": "paper"},
-        "removed": ["OLD"],
-    }
+@pytest.mark.parametrize("name", ["", "a b", "\ud800", "x" * 1_060_000, "ключ", "A\n", "-x"])
+def test_what_can_be_no_name_cannot_be_removed(name: str) -> None:
+    for refused in (lambda: check_variables({}, {}, {}, [name]), lambda: check_own({}, {}, [name])):
+        with pytest.raises(InvalidRequest) as caught:
+            refused()
+        problem = caught.value.problem()
+        assert (problem.errors or [])[0]["field"].startswith("remove.")
+        assert len(problem.model_dump_json().encode()) < 2_000
+
+
+def test_only_a_users_own_secret_is_removed_by_a_free_name() -> None:
+    assert check_own({}, {}, ["zerodha-live", "_SYMBOL"]).remove == ("zerodha-live", "_SYMBOL")
+    with pytest.raises(InvalidRequest):
+        check_variables({}, {}, {}, ["zerodha-live"])

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from openbell.bus import Stored, StreamState
-from openbell.contracts.events import AccessChanged, RunStarted
+from openbell.contracts.base import Event
+from openbell.contracts.errors import TooManyStreams
+from openbell.contracts.events import EVENTS, AccessChanged, RunStarted
 from openbell.contracts.model import Permission, Role
 from services.status import fanout as module
 from services.status.fanout import Client, Fanout, Frame
@@ -68,6 +70,29 @@ def test_what_is_shared_is_seen_and_an_account_is_its_owners_alone() -> None:
     assert (queued(friend), queued(stranger), queued(admin)) == ([1], [], [1])
 
 
+@pytest.mark.parametrize("kind", EVENTS, ids=lambda kind: kind.__name__)
+def test_every_kind_of_event_reaches_its_owner_and_no_stranger(kind: type[Event]) -> None:
+    fanout = new()
+    owner, stranger = joined(fanout, "alice", 10), joined(fanout, "bob", 10)
+    fields: dict[str, Any] = {"owner": "alice", "strategy_id": "ema-1a2b3c"}
+    fanout.publish(Stored(1, kind.model_construct(**fields).subject, b"{}"))
+    assert (queued(owner), queued(stranger)) == ([1], [])
+    assert sequences(fanout.recent(stranger, 0)) == []
+
+
+def test_one_user_has_so_many_streams_and_no_more() -> None:
+    fanout = new()
+    clients = [joined(fanout, "alice", 1) for _ in range(module.MOST_STREAMS)]
+    with pytest.raises(TooManyStreams):
+        joined(fanout, "alice", 1)
+    joined(fanout, "bob", 1)
+    fanout.leave(clients[0])
+    fanout.leave(clients[0])
+    joined(fanout, "alice", 1)
+    with pytest.raises(TooManyStreams):
+        joined(fanout, "alice", 1)
+
+
 def test_all_tabs_of_one_owner_get_all() -> None:
     fanout = new()
     tabs = [joined(fanout, "local", 10) for _ in range(3)]
@@ -84,7 +109,7 @@ def test_a_frame_is_what_a_browser_reads() -> None:
 
 def test_an_event_is_encoded_once_however_many_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     fanout = new()
-    clients = [joined(fanout, "local", 10) for _ in range(200)]
+    clients = [joined(fanout, "local", 10) for _ in range(100)]
     encoded: list[int] = []
     encode = Fanout.encode
 
@@ -123,6 +148,7 @@ def test_a_full_queue_is_not_yet_too_full(several: int, *, overflows: bool) -> N
 
 
 def test_memory_does_not_grow_with_what_nobody_reads() -> None:
+    gc.collect()  # what other tests have left
     fanout = new()
     clients = [joined(fanout, "local", 10) for _ in range(50)]
     for sequence in range(1, 2 * module.RECENT):

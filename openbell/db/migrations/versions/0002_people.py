@@ -1,4 +1,7 @@
-"""People: accounts, credentials, shares, sealed variables, the audit"""
+"""People: accounts, credentials, shares, sealed variables, the audit
+
+It drops what 0001 made, `strategy.parameters`, at once: nothing was released that would read it.
+"""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -55,6 +58,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_audit_entry_owner", "audit_entry", ["owner"], unique=False)
     op.create_index("ix_audit_entry_request", "audit_entry", ["request"], unique=False)
     op.create_index("ix_audit_entry_strategy_id", "audit_entry", ["strategy_id"], unique=False)
     op.create_index("ix_audit_entry_user_id", "audit_entry", ["user_id"], unique=False)
@@ -129,9 +133,11 @@ def upgrade() -> None:
         sqlite_where=sa.text("retired_at IS NULL"),
         postgresql_where=sa.text("retired_at IS NULL"),
     )
+    op.create_index("ix_variable_strategy_id", "variable", ["owner", "strategy_id"], unique=False)
 
     _keep_parameters()
     op.drop_column("strategy", "parameters")
+    op.add_column("slot", sa.Column("schedule_at", sa.DateTime(timezone=True), nullable=True))
     _add_the_local_user()
     _make_append_only()
 
@@ -183,6 +189,11 @@ def _make_append_only() -> None:
                 f"CREATE TRIGGER audit_entry_no_{verb.lower()} BEFORE {verb} ON audit_entry"
                 " BEGIN SELECT RAISE(ABORT, 'audit entries are never changed'); END"
             )
+        op.execute(  # INSERT OR REPLACE deletes without a DELETE
+            "CREATE TRIGGER audit_entry_no_replace BEFORE INSERT ON audit_entry"
+            " WHEN NEW.id IN (SELECT id FROM audit_entry)"
+            " BEGIN SELECT RAISE(ABORT, 'audit entries are never changed'); END"
+        )
         return
     op.execute(
         "CREATE FUNCTION refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS"

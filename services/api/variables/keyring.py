@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from openbell import private_files
 from openbell.contracts.errors import SealBroken, ServiceUnavailable
 
+SETTING = "OPENBELL_API__KEYS"
 SEALED, PLAIN = b"\1", b"\0"
 KEY_BYTES, ID_BYTES, NONCE_BYTES = 32, 4, 12
 HEAD_BYTES = 1 + ID_BYTES + NONCE_BYTES
@@ -29,6 +30,8 @@ class Keyring:
 
     def __init__(self, keys: Sequence[bytes], file: Path | None = None) -> None:
         self._file = file
+        self.place = str(file or SETTING)
+        """Where the keys are kept, for whoever must mend them."""
         self._stamp: object = None
         self._known: dict[bytes, AESGCM] = {}
         self._keys: tuple[bytes, ...] = ()
@@ -41,7 +44,7 @@ class Keyring:
         Raises ServiceUnavailable.
         """
         if setting is not None:
-            return Keyring(_parsed(setting.split(","), "OPENBELL_API__KEYS"))
+            return Keyring(_parsed(setting.split(","), SETTING))
         private_files.kept(file, lambda: _lines([_new_key()]))
         keyring = Keyring((), file)
         keyring.refresh()
@@ -55,7 +58,12 @@ class Keyring:
     @property
     def head(self) -> bytes:
         """What all begins with that is sealed under the newest key."""
-        return SEALED + _id(self._keys[0])
+        return self.heads[0]
+
+    @property
+    def heads(self) -> list[bytes]:
+        """Of the newest key, and of those before it."""
+        return [SEALED + _id(key) for key in self._keys]
 
     def seal(self, plain: bytes, bound: bytes) -> bytes:
         """Looks at the file first: another replica may have a newer key, and drop ours."""
@@ -71,7 +79,7 @@ class Keyring:
             self.refresh()
         cipher = self._known.get(key_id)
         if sealed[:1] != SEALED or cipher is None:
-            raise SealBroken("its key is not there: restore data/keys, or set the value again")
+            raise SealBroken("its key is not there: restore the key, or set the value again")
         try:
             return cipher.decrypt(sealed[1 + ID_BYTES : HEAD_BYTES], sealed[HEAD_BYTES:], bound)
         except (InvalidTag, ValueError):
@@ -115,7 +123,7 @@ class Keyring:
 
     def _read(self) -> list[bytes]:
         assert self._file is not None
-        return _parsed(private_files.read(self._file).split(), str(self._file))
+        return _parsed(private_files.read(self._file).split(), self.place)
 
     def _write(self, keys: Sequence[bytes]) -> None:
         assert self._file is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 from openbell.front_door import Asgi, Incoming, Outgoing, Scope
 
-PAGE = Path(__file__).parent
+PAGE = Path(__file__).with_name("page")
 PAGES = {
     "/": "index.html",
     "/login": "login.html",
