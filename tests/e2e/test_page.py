@@ -595,6 +595,7 @@ def test_a_session_that_is_revoked_ends_at_the_door(
     account.get_by_role("button", name="Sign out all others").click()
     expect(account.locator("#sessions .entry")).to_have_count(1)
     expect(account.locator("#sessions .entry")).to_contain_text("This one")
+    expect(page).to_have_url(f"{claimed.url}/login#over=1")  # Chromium hangs if closed on its way
 
 
 def test_a_token_is_shown_once_and_works_until_revoked(visit: Visit, claimed: Stack) -> None:
