@@ -31,7 +31,7 @@ from openbell.contracts.errors import (
     TooLarge,
     raised_from,
 )
-from openbell.contracts.events import RunnerEvent
+from openbell.contracts.events import CalendarChanged, RunnerEvent
 from openbell.contracts.model import RunnerInfo
 from openbell.settings import NatsSettings
 
@@ -309,6 +309,18 @@ class Bus:
             runner, info = _present(told.subject, told.payload)
             if info is not None and (utc_now() - info.at).total_seconds() < STALE_S:
                 changed(runner, info)
+
+    async def tell(self, notice: CalendarChanged) -> None:
+        """Tell all who listen just now."""
+        await self._client.publish(notice.SUBJECT, notice.encode())
+
+    async def on_calendar(self, changed: Callable[[CalendarChanged], None]) -> None:
+        """Hear what the calendar tells. What is told while the bus is away is not heard."""
+
+        async def receive(message: Msg) -> None:
+            changed(CalendarChanged.model_validate_json(message.data))
+
+        await self._client.subscribe(CalendarChanged.SUBJECT, cb=receive)
 
     # ---- the streams and buckets themselves
 

@@ -22,7 +22,7 @@ from openbell.bus import (
     presence,
 )
 from openbell.contracts.base import Event, RunnerAsks
-from openbell.contracts.events import RunnerEvent
+from openbell.contracts.events import CalendarChanged, RunnerEvent
 from openbell.contracts.schema import command_types
 
 ACCOUNT = "openbell"
@@ -79,7 +79,7 @@ def rights(service: str, runner: str = "*") -> Rights:
     publish = (*_asked(service, runner), *_told(service, runner), *_stores(service, runner))
     heard = [f"{STORED}.{stream}.>" for stream in HEARS.get(service, ())]
     if service == "scheduler":
-        heard.append(presence(">"))
+        heard += [presence(">"), CalendarChanged.SUBJECT]
     if publish:
         heard.append(f"{inbox(user_of(service, runner))}.>")
     return Rights(publish, (*answered, *heard), answers=bool(answered))
@@ -95,6 +95,8 @@ def _asked(service: str, runner: str) -> Iterable[str]:
 def _told(service: str, runner: str) -> Iterable[str]:
     if service in TELL_EVENTS:
         yield Event.subjects()
+    if service == "calendar":
+        yield CalendarChanged.SUBJECT
     if service == RUNNER:
         yield RunnerEvent.subjects(runner)
         yield presence(runner)

@@ -116,7 +116,7 @@ async def _require_somebody(settings: Settings) -> None:
     others = (settings.http.names | {settings.http.host}) - LOOPBACK
     if not others:
         return
-    from openbell.db.migrate import require_current  # noqa: PLC0415 - calendar and runner have none
+    from openbell.db.migrate import require_current  # noqa: PLC0415 - the runner has none
     from openbell.db.session import Database  # noqa: PLC0415
     from openbell.identity import is_claimed  # noqa: PLC0415
 

@@ -9,14 +9,14 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 ROOT = "openbell.v1"
 
 
-def _to_utc(moment: datetime) -> datetime:
+def to_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("it is before the year 1, or after 9999, in UTC") from None
 
 
-Utc = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+Utc = Annotated[AwareDatetime, AfterValidator(to_utc)]
 """An instant. Local time exists only in schedules and on the screen."""
 
 

@@ -1,12 +1,13 @@
 """Requests, in the imperative. The class says who answers, who may ask, and with what."""
 
 from datetime import date
-from typing import ClassVar
+from typing import ClassVar, Generic
 
 from pydantic import Base64Bytes, Field
 
-from openbell.contracts.base import Command, Done, Message, RunnerAsks, Utc
-from openbell.contracts.model import ExitReason, Intent, Session, StopStep
+from openbell.contracts.base import Command, Done, Message, ReplyT, RunnerAsks, Utc
+from openbell.contracts.model import Closure, ExitReason, Intent, Session, StopStep
+from openbell.contracts.schedules import ClockTime, Schedule
 
 
 class Standing(Message):
@@ -76,26 +77,173 @@ class RetireStrategy(SchedulerCommand):
     stop: bool = False
 
 
-class Sessions(Message):
-    """The sessions that were asked for, and the days about which the calendar knows."""
+class PreviewedWindow(Message):
+    """A start and its stop, and why they are when they are."""
 
+    starts_at: Utc
+    start_reason: str
+    stops_at: Utc | None = None
+    stop_reason: str
+
+
+class PreviewedDay(Message):
+    """What a schedule does on one local day: its windows, or the reason for which there is none."""
+
+    day: date
+    windows: tuple[PreviewedWindow, ...] = ()
+    skipped: str | None = None
+
+
+class Preview(Message):
+    """What a schedule will do."""
+
+    timezone: str
+    """In which its days are counted."""
+    days: tuple[PreviewedDay, ...]
+    truncated: bool = False
+    """There is more than was told."""
+    warning: str | None = None
+    """What its user should know: its calendar ends soon, it never meets its market."""
+
+
+class PreviewSchedule(Command[Preview]):
+    """What this schedule would do, if it was set at `since`, from `first` on for so many days.
+
+    Raises UnknownExchange, and ServiceUnavailable when the calendar does not answer.
+    """
+
+    service: ClassVar[str] = "scheduler"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
+    schedule: Schedule
+    since: Utc
+    first: Utc
+    days: int = Field(ge=1, le=366)
+
+
+class Sessions(Message):
+    """What a segment does on the days that were asked for, as far as they are covered.
+
+    Each covered day has a session or a closure. What is not covered is unknown, never open.
+    """
+
+    segment: str
     timezone: str
     covered_from: date
     covered_until: date
     sessions: tuple[Session, ...]
+    closures: tuple[Closure, ...] = ()
 
 
-class ListSessions(Command[Sessions]):
-    """The sessions of a segment that open on the local days `first` to `last`, both included.
+class CalendarCommand(Command[ReplyT], Generic[ReplyT]):
+    """Asks when exchanges are open. A segment is named by its code, or by a name that it has."""
+
+    service: ClassVar[str] = "calendar"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
+
+
+class ListSessions(CalendarCommand[Sessions]):
+    """The sessions and closures of the local days `first` to `last`, both included.
 
     Raises UnknownExchange.
     """
 
-    service: ClassVar[str] = "calendar"
     asked_by: ClassVar[frozenset[str]] = frozenset({"api", "scheduler"})
     segment: str
     first: date
     last: date
+
+
+class Exchange(Message):
+    """A segment whose sessions are known."""
+
+    code: str
+    names: tuple[str, ...] = ()
+    """By which it is found too: XNYS is NYSE."""
+    name: str
+    timezone: str
+    covered_from: date | None = None
+    """None: told with its sessions alone."""
+    covered_until: date | None = None
+    source: str
+
+
+class Exchanges(Message):
+    exchanges: tuple[Exchange, ...]
+
+
+class ListExchanges(CalendarCommand[Exchanges]):
+    """All segments that there are."""
+
+
+class MarketState(Message):
+    """What a segment does at one moment. `is_open` is none when the day is not covered."""
+
+    segment: str
+    is_open: bool | None
+    reason: str
+    session: Session | None = None
+    """The one that is open."""
+    next: Session | None = None
+    """The one that opens next, if that is known."""
+
+
+class MarketStates(Message):
+    at: Utc
+    markets: tuple[MarketState, ...]
+
+
+class TellMarkets(CalendarCommand[MarketStates]):
+    """What is open at this moment, and what opens next. Raises UnknownExchange."""
+
+    segments: tuple[str, ...] = Field(default=(), max_length=64)
+    """None: those with facts of our own."""
+    at: Utc
+
+
+class OpenHours(Message):
+    """From and until when, in the exchange's local time; a close before the open is tomorrow's."""
+
+    opens: ClockTime
+    closes: ClockTime
+
+
+class Override(Message):
+    """What an admin says of one day of one segment; it wins over whatever the calendar knows."""
+
+    segment: str
+    day: date
+    hours: tuple[OpenHours, ...] = Field(default=(), max_length=8)
+    """None: it is closed."""
+    reason: str = Field(min_length=1, max_length=200)
+    by: str
+    """The admin's name."""
+    at: Utc
+
+
+class Overrides(Message):
+    overrides: tuple[Override, ...]
+
+
+class ListOverrides(CalendarCommand[Overrides]):
+    """All of them, or those of one segment, by day."""
+
+    segment: str | None = None
+
+
+class SetOverride(CalendarCommand[Overrides]):
+    """Keep this, instead of what was said of that day before. Answers with what that was.
+
+    Raises UnknownExchange, InvalidRequest when hours overlap.
+    """
+
+    override: Override
+
+
+class RemoveOverride(CalendarCommand[Overrides]):
+    """Answers with what was removed. Raises UnknownExchange, UnknownOverride."""
+
+    segment: str
+    day: date
 
 
 class StartRun(Command[Done]):
@@ -113,6 +261,8 @@ class StartRun(Command[Done]):
     exchange: str | None
     ladder: tuple[StopStep, ...]
     """How the run wants to be stopped, by whomever."""
+    start_at: Utc | None = None
+    """The instant at which its process starts; until then it is prepared. None: at once."""
 
 
 class StopRun(Command[Done]):

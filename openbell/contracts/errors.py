@@ -204,6 +204,12 @@ class UnknownExchange(OpenbellError):
     status = 422
 
 
+class UnknownOverride(OpenbellError):
+    """Nobody has said anything of this day."""
+
+    status = 404
+
+
 class RequestRefused(OpenbellError):
     """The request cannot be understood."""
 

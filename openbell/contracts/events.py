@@ -1,6 +1,6 @@
 """Facts, in the past tense."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -51,8 +51,10 @@ class RunGranted(StrategyEvent):
     epoch: int
     runner: str
     cause: Cause
+    due_at: Utc | None = None
+    """The instant at which it is to start; it may lie a little ahead."""
     late_s: float | None = None
-    """How long after the instant at which it was due."""
+    """How long after that instant this was decided."""
 
 
 class RunStarted(StrategyEvent):
@@ -97,6 +99,13 @@ class StartMissed(StrategyEvent):
     reason: str
 
 
+class StartSkipped(StrategyEvent):
+    """A start that its schedule's own rules left out: the run before still lived."""
+
+    due_at: Utc
+    reason: str
+
+
 class StrategyShared(StrategyEvent):
     """Somebody else may see or operate it, or may no longer (`permission` is none)."""
 
@@ -128,10 +137,22 @@ EVENTS: tuple[type[Event], ...] = (
     StrategyGaveUp,
     StartDelayed,
     StartMissed,
+    StartSkipped,
     StrategyShared,
     VariablesChanged,
     AccessChanged,
 )
+
+
+class CalendarChanged(Message):
+    """What is known of a segment's days has changed.
+
+    Kept in no stream: it is told to whoever listens just now, and who misses it learns it at the
+    next look.
+    """
+
+    SUBJECT: ClassVar[str] = f"{ROOT}.calendar.changed"
+    segment: str
 
 
 class RunnerEvent(Message):

@@ -1,6 +1,6 @@
 """The values that commands, events and tables share."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from pydantic import Field
@@ -77,7 +77,12 @@ class ExitReason(StrEnum):
     @property
     def interrupted(self) -> bool:
         """The run ended for no reason of its own: what was wanted is still wanted."""
-        return self not in _FAILURES and self is not ExitReason.COMPLETED
+        return not self.failed and not self.finished
+
+    @property
+    def finished(self) -> bool:
+        """The run is over, as its script or its user's time limit would have it."""
+        return self in {ExitReason.COMPLETED, ExitReason.TIME_LIMIT}
 
 
 _FAILURES = {
@@ -86,7 +91,6 @@ _FAILURES = {
     ExitReason.START_FAILED,
     ExitReason.MEMORY_LIMIT,
     ExitReason.CPU_LIMIT,
-    ExitReason.TIME_LIMIT,
 }
 
 
@@ -153,14 +157,42 @@ class VariableKind(StrEnum):
     """One of the owner's own secrets, by its name."""
 
 
+class SessionKind(StrEnum):
+    """How a session differs from its segment's usual ones."""
+
+    USUAL = "usual"
+    SHORTENED = "shortened"
+    """Other hours on a day of trading: an early close, an evening alone."""
+    SPECIAL = "special"
+    """An opening on a day on which the segment is usually closed: Muhurat, a budget Sunday."""
+
+
 class Session(Message):
-    """One opening of an exchange segment."""
+    """One opening of an exchange segment. A day may have several."""
 
     segment: str
+    day: date
+    """The exchange's own date of it; one that opens on the evening before belongs to this day."""
     opens_at: Utc
     closes_at: Utc
-    special: bool = False
-    """Hours other than the segment's usual ones; a schedule's window is clipped to them."""
+    kind: SessionKind = SessionKind.USUAL
+    reason: str | None = None
+    """Why it is not a usual one."""
+    source: str | None = None
+    """Where that is known from."""
+
+
+class Closure(Message):
+    """A day without a session."""
+
+    day: date
+    reason: str
+    """`weekend`, or the holiday's name."""
+    weekend: bool = False
+    opens_at: Utc
+    """When it would have opened, had it been a usual day."""
+    closes_at: Utc
+    source: str | None = None
 
 
 class StopStep(Message):

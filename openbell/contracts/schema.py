@@ -34,6 +34,8 @@ def subject_pattern(kind: type[Message]) -> str:
         return f"{ROOT}.event.*.*.{kind.kind()}"
     if issubclass(kind, events.RunnerEvent):
         return f"{ROOT}.runner.*.event.{snake_case(kind.__name__)}"
+    if kind is events.CalendarChanged:
+        return events.CalendarChanged.SUBJECT
     return REPLIES
 
 
@@ -41,7 +43,7 @@ def schemas() -> dict[str, str]:
     """The text of each file, by its name."""
     asked = command_types()
     answers = {kind.reply_type() for kind in asked} | {Problem}
-    told = (*events.EVENTS, *runner_event_types())
+    told = (*events.EVENTS, *runner_event_types(), events.CalendarChanged)
     return {file_name(kind): _schema(kind) for kind in (*asked, *answers, *told)}
 
 

@@ -4,7 +4,7 @@ All instants are UTC. Rows of different writers are not tied by foreign keys: th
 are not one, and a strategy's history outlives it.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import JSON, Column, DateTime, Dialect, Index, LargeBinary, TypeDecorator, text
@@ -40,10 +40,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def moment(*, nullable: bool = False, primary_key: bool = False) -> Any:
+def moment(*, nullable: bool = False, primary_key: bool = False, index: bool = False) -> Any:
     if primary_key:
         return Field(sa_type=UtcDateTime, primary_key=True)
-    return Field(default=None, sa_type=UtcDateTime) if nullable else Field(sa_type=UtcDateTime)
+    if nullable:
+        return Field(default=None, sa_type=UtcDateTime, index=index)
+    return Field(sa_type=UtcDateTime, index=index)
 
 
 class Strategy(SQLModel, table=True):
@@ -222,6 +224,20 @@ class ScheduleRow(SQLModel, table=True):
     updated_at: datetime = moment()
 
 
+class CalendarOverride(SQLModel, table=True):
+    """Written by calendar. What an admin says of one day of one segment."""
+
+    __tablename__: ClassVar[Any] = "calendar_override"
+
+    segment: str = Field(primary_key=True)
+    day: date = Field(primary_key=True)
+    hours: list[dict[str, str]] = Field(sa_column=Column(JSON, nullable=False))
+    """From and until when it is open; none when it is closed."""
+    reason: str
+    by: str
+    at: datetime = moment()
+
+
 class Slot(SQLModel, table=True):
     """Written by scheduler. The one place where a strategy may run; it mints the epochs."""
 
@@ -240,12 +256,16 @@ class Slot(SQLModel, table=True):
     gave_up: bool = False
     waiting: str | None = None
     """Why it does not run although it should."""
-    next_start: datetime | None = moment(nullable=True)
-    next_stop: datetime | None = moment(nullable=True)
+    next_start: datetime | None = moment(nullable=True, index=True)
+    next_stop: datetime | None = moment(nullable=True, index=True)
     outlook: str = Outlook.NONE
     outlook_reason: str = ""
     schedule_at: datetime | None = moment(nullable=True)
     """When the schedule was set that this plan is of; none without one."""
+    warning: str | None = None
+    """What its user should know of its schedule before it matters: its calendar ends soon."""
+    accounted_until: datetime | None = moment(nullable=True)
+    """Until when each window of its schedule is known to be acted on, or said to be missed."""
 
 
 class Run(SQLModel, table=True):

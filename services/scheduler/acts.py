@@ -19,10 +19,10 @@ from openbell.contracts.events import (
     RunStopping,
     StartDelayed,
     StartMissed,
+    StartSkipped,
     StrategyGaveUp,
 )
 from openbell.contracts.model import (
-    Cause,
     ExitReason,
     Intent,
     Outlook,
@@ -33,12 +33,13 @@ from openbell.contracts.model import (
 from openbell.db.models import Occurrence, Run
 from openbell.outbox import Outbox
 from openbell.settings import SchedulerSettings
-from services.scheduler.cases import DONE, MISSED, START, STOP, WAITING, Case
-from services.scheduler.decisions import after_exit
-from services.scheduler.planner import Window
+from services.scheduler.cases import DONE, GRANTED, MISSED, SKIPPED, START, STOP, WAITING, Case
+from services.scheduler.decisions import Start, after_exit
 from services.scheduler.runners import Runners
+from services.scheduler.windows import Window
 
 NO_RUNNER = "no runner is connected"
+STILL_RUNS = "the run before still lived"
 
 
 class Acts:
@@ -66,6 +67,7 @@ class Acts:
         elif event.state is RunState.RUNNING:
             run.started_at = event.at
             case.slot.waiting = None
+            self._confirm_start(case, run, event.at)
             self.tell(case, RunStarted, started_at=event.at)
         elif event.state is RunState.STOPPING and run.stop_reason is None:
             run.stop_reason = event.reason
@@ -105,18 +107,21 @@ class Acts:
             slot.intent = Intent.AUTO
             self.tell(case, IntentChanged, intent=Intent.AUTO)
 
-    def grant(
-        self,
-        case: Case,
-        cause: Cause,
-        window: Window | None,
-    ) -> None:
-        slot = case.slot
+    def _confirm_start(self, case: Case, run: Run, at: datetime) -> None:
+        """The occurrence is done when its process has started, and not when that was asked for."""
+        due = run.due_at
+        occurrence = case.occurrences.get((due, START)) if due else None
+        if due and occurrence is not None and occurrence.state == GRANTED:
+            occurrence.state, occurrence.updated_at = DONE, self._now
+            occurrence.late_s = (at - due).total_seconds()
+
+    def grant(self, case: Case, start: Start) -> None:
+        slot, window = case.slot, start.window
         runner = self._runners.pick(case.run.runner if case.run else None)
         if runner is None:
             self._delay(case, window, NO_RUNNER)
             return
-        due = window.start if window and not case.always else None
+        due = case.due_at(window) if window else self._unmet(case) or start.at
         slot.epoch += 1
         slot.state, slot.runner, slot.run_id = (
             SlotState.HELD,
@@ -126,21 +131,27 @@ class Acts:
         slot.waiting, slot.retry_at = None, None
         if window:
             slot.failures, slot.gave_up = 0, False
-            self.record(case, window.start, START, DONE, late_of=due)
+            self.record(case, window.start, START, GRANTED if due else DONE)
         case.run = Run(
             id=slot.run_id,
             strategy_id=slot.strategy_id,
             owner=slot.owner,
             epoch=slot.epoch,
             runner=runner,
-            cause=cause,
+            cause=start.cause,
             version=case.strategy.version,
             granted_at=self._now,
             due_at=due,
         )
         self._session.add(case.run)
-        late_s = (self._now - due).total_seconds() if due else None
-        self.tell(case, RunGranted, runner=runner, cause=cause, late_s=late_s)
+        late_s = max(0.0, (self._now - due).total_seconds()) if due else None
+        self.tell(case, RunGranted, runner=runner, cause=start.cause, due_at=due, late_s=late_s)
+
+    def _unmet(self, case: Case) -> datetime | None:
+        """The due start that earlier runs were granted for, and that none has met yet."""
+        window = case.plan.ahead(self._now, case.lead)
+        start = case.occurrences.get((window.start, START)) if window else None
+        return start.instant if start is not None and start.state == GRANTED else None
 
     def _delay(self, case: Case, window: Window | None, why: str) -> None:
         if window:
@@ -157,31 +168,59 @@ class Acts:
         self._session.add(case.run)
         due = case.plan.last_stop
         if reason is ExitReason.STOPPED_BY_SCHEDULE and due and due > case.run.granted_at:
-            self.record(case, due, STOP, DONE, late_of=due)
+            self.record(case, due, STOP, DONE, late_s=(self._now - due).total_seconds())
         self.tell(case, RunStopping, reason=reason)
 
     def forget_retry(self, case: Case) -> None:
         """Outside its window a crashed run is not started again before the next one."""
-        if case.slot.intent == Intent.AUTO and case.plan.window is None:
+        if case.slot.intent == Intent.AUTO and case.plan.ahead(self._now, case.lead) is None:
             case.slot.retry_at = None
 
-    def declare_missed(self, case: Case) -> None:
-        """A window that is over, and in which nothing was started, was missed, and says so.
+    def skip(self, case: Case, window: Window) -> None:
+        """Its start is due, and left out: by its own rules, the run before goes on instead."""
+        self.record(case, window.start, START, SKIPPED, detail=STILL_RUNS)
+        self.tell(case, StartSkipped, due_at=window.start, reason=STILL_RUNS)
 
-        Unless its user had stopped it, or it ran all the same.
+    def account(self, case: Case) -> None:
+        """Each window that is over, and in which nothing was started, was missed, and says so.
+
+        Unless its user had stopped it, or it ran all the same. Each is looked at once.
         """
-        window, slot, row = case.plan.last_window, case.slot, case.schedule
-        if window is None or row is None or window.start <= row.updated_at:
+        if not case.over:
             return
-        start = case.occurrences.get((window.start, START))
-        if start is not None and start.state != WAITING:
-            return
+        for window in case.over:
+            start = case.occurrences.get((window.start, START))
+            if start is None or start.state in {WAITING, GRANTED}:
+                self._account(case, window, start)
+        case.slot.accounted_until = self._now
+
+    def _account(self, case: Case, window: Window, start: Occurrence | None) -> None:
+        slot, run = case.slot, case.run
+        if start is not None and start.state == GRANTED and run is not None and run.live:
+            return  # it is on its way
         by_hand = slot.intent_at is not None and slot.intent_at > window.start
-        if slot.intent == Intent.STOP or by_hand or _was_live(case.run, window.start):
+        if slot.intent == Intent.STOP or by_hand:
             return
-        why = (start.detail if start else None) or "Openbell was not running"
+        if (start is None or start.state == WAITING) and _was_live(run, window.start):
+            if case.plan.overlap is not None:
+                self.skip(case, window)
+            return
+        if window.start <= self._schedule_at(case):
+            return
+        why = self._why_missed(case, start)
         self.record(case, window.start, START, MISSED, detail=why)
         self.tell(case, StartMissed, due_at=window.start, reason=why)
+
+    def _why_missed(self, case: Case, start: Occurrence | None) -> str:
+        if start is None:
+            return "Openbell was not running"
+        if start.state == GRANTED and case.run is not None and case.run.exit_reason is not None:
+            return case.run.detail or f"its run ended as {case.run.exit_reason}"
+        return start.detail or "it could not be started in time"
+
+    def _schedule_at(self, case: Case) -> datetime:
+        assert case.schedule is not None
+        return case.schedule.updated_at
 
     def record(
         self,
@@ -190,7 +229,7 @@ class Acts:
         action: str,
         state: str,
         *,
-        late_of: datetime | None = None,
+        late_s: float | None = None,
         detail: str | None = None,
     ) -> None:
         """Write the occurrence: inserted once, updated by every later attempt."""
@@ -204,7 +243,7 @@ class Acts:
         )
         occurrence.state, occurrence.detail, occurrence.updated_at = state, detail, self._now
         occurrence.attempts += 1
-        occurrence.late_s = (self._now - late_of).total_seconds() if late_of else None
+        occurrence.late_s = late_s
         self._session.add(occurrence)
         case.occurrences[instant, action] = occurrence
 
@@ -217,22 +256,37 @@ class Acts:
             self.tell(case, IntentChanged, intent=intent)
 
     def replan(self, case: Case) -> None:
-        slot, new = case.slot, case.plan
+        """What comes next; of a run that is prepared, what comes after its start."""
+        slot, now = case.slot, case.plan
         slot.schedule_at = case.schedule.updated_at if case.schedule else None
-        unknown = new.outlook is Outlook.UNKNOWN
-        next_stop = new.next_stop or (slot.next_stop if unknown else None)
-        comes = (new.next_start, next_stop, new.outlook, new.reason)
+        slot.warning = now.warning
+        unknown = now.outlook is Outlook.UNKNOWN
+        then = case.prepared or now
+        next_stop = then.next_stop or (slot.next_stop if unknown else None)
+        next_stop = min(filter(None, (next_stop, case.deadline())), default=None)
+        outlook, reason = self._outlook(case)
+        comes = (then.next_start, next_stop, outlook, reason)
         if comes == (slot.next_start, slot.next_stop, slot.outlook, slot.outlook_reason):
             return
+        if unknown and slot.outlook != Outlook.UNKNOWN and not case.live:
+            self.tell(case, StartDelayed, reason=reason)
         slot.next_start, slot.next_stop, slot.outlook, slot.outlook_reason = comes
         self.tell(
             case,
             PlanChanged,
-            next_start=new.next_start,
+            next_start=then.next_start,
             next_stop=next_stop,
-            outlook=new.outlook,
-            reason=new.reason,
+            outlook=outlook,
+            reason=reason,
         )
+
+    def _outlook(self, case: Case) -> tuple[Outlook, str]:
+        """As its plan says, unless the start of the window that holds has been missed for good."""
+        window = case.plan.window
+        start = case.occurrences.get((window.start, START)) if window else None
+        if case.live or start is None or start.state != MISSED:
+            return case.plan.outlook, case.plan.reason
+        return Outlook.PAUSED, f"its start was missed ({start.detail}); it skips late starts"
 
     def tell(self, case: Case, kind: type[Event], **fields: object) -> None:
         strategy = case.strategy

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 
-from sqlalchemy import or_, tuple_
+from pydantic import ValidationError
+from sqlalchemy import delete, or_, tuple_
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -21,17 +23,26 @@ from openbell.contracts.model import (
     SlotState,
     stop_ladder,
 )
-from openbell.contracts.schedules import SCHEDULE, Always
+from openbell.contracts.schedules import SCHEDULE, AnySchedule, exchange_of
 from openbell.db.models import Occurrence, Run, ScheduleRow, Slot, Strategy, Version
 from openbell.db.session import all_rows
+from services.scheduler.days import Known
 from services.scheduler.decisions import EndedRun, Facts, LiveRun
-from services.scheduler.planner import NO_SCHEDULE, Plan, plan_always, plan_market
+from services.scheduler.planner import NO_SCHEDULE, Plan, over_since, plan
 from services.scheduler.sessions import SessionBook
+from services.scheduler.windows import Window
 
 START, STOP = "start", "stop"
-DONE, WAITING, MISSED = "done", "waiting", "missed"
+GRANTED, DONE, WAITING, MISSED, SKIPPED = "granted", "done", "waiting", "missed", "skipped"
+ACTED_ON = {GRANTED, DONE, MISSED, SKIPPED}
+KEPT = timedelta(days=30)
+"""How long occurrences are kept."""
+MOST_OVER = 20
+"""As many windows that are over are accounted for one by one; those before go with the first."""
 TOGETHER = 1000
 """Ids in one query; PostgreSQL takes 32,767 at most."""
+OVERDUE = timedelta(seconds=1)
+"""So late, something is not under way any more: whoever was to do it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +64,36 @@ class Case:
     slot: Slot
     run: Run | None
     plan: Plan
+    lead: timedelta
+    """How long before its instant a start is prepared."""
+    over: Sequence[Window] = ()
+    """The windows that are over since this was last looked at, the earliest first."""
+    prepared: Plan | None = None
+    """The plan at the instant for which a run is prepared; none when there is no such run."""
     occurrences: dict[tuple[datetime, str], Occurrence] = field(
         default_factory=dict[tuple[datetime, str], Occurrence]
     )
     """Those that the plan names, by instant and action."""
 
-    @property
-    def always(self) -> bool:
-        """Whether its window is open-ended, so that nothing in it is late."""
-        return self.schedule is not None and self.schedule.spec["kind"] == "always"
+    def due_at(self, window: Window) -> datetime | None:
+        """The instant at which this window's start was due; none when it began before its
+        schedule was set, so that nothing in it is late.
+        """
+        fresh = self.schedule is not None and window.start <= self.schedule.updated_at
+        return None if fresh else window.start
 
     @property
     def live(self) -> bool:
         return self.slot.state == SlotState.HELD
 
-    def facts(self) -> Facts:
+    def facts(self, now: datetime) -> Facts:
         slot, run = self.slot, self.run
         latest: LiveRun | EndedRun | None = None
         if run is not None and run.live:
             stop_reason = ExitReason(run.stop_reason) if run.stop_reason else None
-            latest = LiveRun(RunState(run.state), run.granted_at, stop_reason)
+            latest = LiveRun(
+                RunState(run.state), run.granted_at, stop_reason, run.due_at, run.started_at
+            )
         elif run is not None:
             latest = EndedRun(run.decisive_reason, run.exited_at)
         return Facts(
@@ -83,15 +104,22 @@ class Case:
             retry_at=slot.retry_at,
             gave_up=slot.gave_up,
             schedule_at=self.schedule.updated_at if self.schedule else None,
-            served=self._is_served(),
+            served=self._is_served(now),
             stop_at=slot.next_stop,
             deleted=self.strategy.deleted_at is not None,
         )
 
-    def _is_served(self) -> bool:
-        window = self.plan.window
+    def deadline(self) -> datetime | None:
+        """When its live run has lasted as long as it may."""
+        run, most = self.run, self.plan.max_runtime
+        if run is None or not run.live or run.started_at is None or most is None:
+            return None
+        return run.started_at + most
+
+    def _is_served(self, now: datetime) -> bool:
+        window = self.plan.ahead(now, self.lead)
         start = self.occurrences.get((window.start, START)) if window else None
-        return start is not None and start.state == DONE
+        return start is not None and start.state in ACTED_ON
 
     def dispatch(self) -> Dispatch | None:
         """What the runner has not confirmed yet; it is told again at every look."""
@@ -116,6 +144,7 @@ class Case:
             filename=self.filename,
             exchange=self.strategy.exchange,
             ladder=stop_ladder(self.strategy.stop_grace_s),
+            start_at=self.run.due_at,
         )
 
     def _stop_run(self) -> StopRun:
@@ -132,10 +161,13 @@ class Case:
 class Cases:
     """Reads cases, and locks them for the transaction where the database has row locks."""
 
-    def __init__(self, session: AsyncSession, book: SessionBook, now: datetime) -> None:
+    def __init__(
+        self, session: AsyncSession, book: SessionBook, now: datetime, lead: timedelta
+    ) -> None:
         self._session = session
         self._book = book
         self._now = now
+        self._lead = lead
 
     async def existing(self, strategy_id: str) -> Case:
         """Raises UnknownStrategy."""
@@ -164,22 +196,45 @@ class Cases:
             )
             .order_by(Strategy.id)
         )
-        cases = [
-            Case(
-                strategy,
-                sha256,
-                filename,
-                schedule,
-                slot or Slot(strategy_id=strategy.id, owner=strategy.owner),
-                run,
-                self._plan(schedule),
-            )
-            for strategy, sha256, filename, schedule, slot, run in await all_rows(
-                self._session, query
-            )
-        ]
+        cases = [self._case(*row) for row in await all_rows(self._session, query)]
         await self._find_occurrences(cases)
         return cases
+
+    def _case(
+        self,
+        strategy: Strategy,
+        sha256: str,
+        filename: str,
+        row: ScheduleRow | None,
+        slot: Slot | None,
+        run: Run | None,
+    ) -> Case:
+        slot = slot or Slot(strategy_id=strategy.id, owner=strategy.owner)
+        case = Case(strategy, sha256, filename, row, slot, run, NO_SCHEDULE, self._lead)
+        schedule = _readable(case)
+        if row is None or schedule is None:
+            return case
+        known = self._known(schedule)
+        case.plan = plan(schedule, row.updated_at, known, self._now)
+        self.foresee(case)
+        after = max(slot.accounted_until or row.updated_at, row.updated_at)
+        over = over_since(schedule, row.updated_at, known, after, self._now)
+        case.over = [*islice(over, MOST_OVER)][::-1]
+        return case
+
+    def foresee(self, case: Case) -> None:
+        """The plan at the instant for which its run is prepared, if it is."""
+        run, row = case.run, case.schedule
+        if run is None or row is None or not run.live or run.started_at is not None:
+            return
+        schedule = _readable(case)
+        if schedule is not None and run.due_at is not None and run.due_at > self._now:
+            known = self._known(schedule)
+            case.prepared = plan(schedule, row.updated_at, known, run.due_at)
+
+    def _known(self, schedule: AnySchedule) -> Known | None:
+        exchange = exchange_of(schedule)
+        return self._book.known(exchange, self._now) if exchange else None
 
     async def _lock(self, ids: Sequence[str]) -> None:
         """Before reading, in one order: what is read after it is what the last holder wrote.
@@ -193,28 +248,36 @@ class Cases:
 
     async def _find_occurrences(self, cases: Sequence[Case]) -> None:
         by_id = {case.strategy.id: case for case in cases}
-        named = {(case.strategy.id, instant) for case in cases for instant in _instants(case.plan)}
-        if not named:
-            return
+        named = {(case.strategy.id, at) for case in cases for at in self._instants(case)}
         key = tuple_(col(Occurrence.strategy_id), col(Occurrence.instant))
-        query = select(Occurrence).where(key.in_(named))
-        for occurrence in await all_rows(self._session, query):
-            known = by_id[occurrence.strategy_id].occurrences
-            known[occurrence.instant, occurrence.action] = occurrence
+        ordered = sorted(named)
+        for start in range(0, len(ordered), TOGETHER):
+            query = select(Occurrence).where(key.in_(ordered[start : start + TOGETHER]))
+            for occurrence in await all_rows(self._session, query):
+                known = by_id[occurrence.strategy_id].occurrences
+                known[occurrence.instant, occurrence.action] = occurrence
 
-    def _plan(self, row: ScheduleRow | None) -> Plan:
-        if row is None:
-            return NO_SCHEDULE
-        schedule = SCHEDULE.validate_python(row.spec)
-        if isinstance(schedule, Always):
-            return plan_always(row.updated_at)
-        known = self._book.known(schedule.exchange, self._now)
-        return plan_market(schedule, known, self._now)
+    def _instants(self, case: Case) -> set[datetime]:
+        """Of what is due, and what is over: the occurrences that matter now."""
+        window = case.plan.ahead(self._now, self._lead)
+        found = {window.start for window in (window, *case.over) if window}
+        if case.plan.last_stop:
+            found.add(case.plan.last_stop)
+        if case.run is not None and case.run.live and case.run.due_at:
+            found.add(case.run.due_at)
+        return found
 
 
-def _instants(plan: Plan) -> list[datetime]:
-    windows = [window.start for window in (plan.window, plan.last_window) if window]
-    return [*windows, plan.last_stop] if plan.last_stop else windows
+def _readable(case: Case) -> AnySchedule | None:
+    """Its schedule. One that this release cannot read forbids starts, and says so."""
+    if case.schedule is None:
+        return None
+    try:
+        return SCHEDULE.validate_python(case.schedule.spec)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"]
+        case.plan = Plan(Outlook.UNKNOWN, f"its schedule cannot be read: {why}; set it anew")
+        return None
 
 
 async def all_ids(session: AsyncSession) -> Sequence[str]:
@@ -222,7 +285,7 @@ async def all_ids(session: AsyncSession) -> Sequence[str]:
     return (await session.exec(_scheduled_ids())).all()
 
 
-async def pending_ids(session: AsyncSession, now: datetime) -> Sequence[str]:
+async def pending_ids(session: AsyncSession, now: datetime, lead: timedelta) -> Sequence[str]:
     """Those of them that may need something now, as far as their rows tell.
 
     What is live, wanted, waited for, or past the next instant of its plan; and whose plan is not of
@@ -234,7 +297,7 @@ async def pending_ids(session: AsyncSession, now: datetime) -> Sequence[str]:
             col(Slot.intent) == Intent.RUN,
             col(Slot.retry_at).is_not(None),
             col(Slot.waiting).is_not(None),
-            col(Slot.next_start) <= now,
+            col(Slot.next_start) <= now + lead,
             col(Slot.next_stop) <= now,
             col(Slot.outlook) == Outlook.UNKNOWN,
             col(Slot.schedule_at).is_distinct_from(col(ScheduleRow.updated_at)),
@@ -243,17 +306,62 @@ async def pending_ids(session: AsyncSession, now: datetime) -> Sequence[str]:
     return (await session.exec(query)).all()
 
 
+async def overdue_ids(session: AsyncSession, now: datetime, lead: timedelta) -> Sequence[str]:
+    """Those for whom something is due that nobody has done, or told a runner, for a while.
+
+    Cheap, for it is asked every second: whichever scheduler planned it may be gone by now. What
+    waits for something is left to the slower look.
+    """
+    unheard = or_(col(Run.state) == RunState.GRANTED, col(Run.stop_reason).is_not(None))
+    due = or_(
+        (col(Slot.next_start) <= now + lead) & (col(Slot.state) == SlotState.FREE),
+        col(Slot.next_start) <= now - OVERDUE,
+        col(Slot.next_stop) <= now - OVERDUE,
+        col(Slot.retry_at) <= now - OVERDUE,
+        (col(Slot.state) == SlotState.HELD) & unheard & (col(Run.granted_at) <= now - OVERDUE),
+    )
+    query = (
+        select(Slot.strategy_id)
+        .outerjoin(Run, col(Run.id) == Slot.run_id)
+        .where(due, col(Slot.waiting).is_(None))
+        .order_by(Slot.strategy_id)
+    )
+    return (await session.exec(query)).all()
+
+
+async def ids_on(session: AsyncSession, exchange: str) -> Sequence[str]:
+    """Those whose schedules depend on this exchange; what runs, or is due soon, comes first."""
+    query = (
+        select(ScheduleRow.strategy_id)
+        .outerjoin(Slot, col(Slot.strategy_id) == ScheduleRow.strategy_id)
+        .where(col(ScheduleRow.spec)["exchange"].as_string() == exchange)
+        .order_by(col(Slot.state).desc(), col(Slot.next_start), ScheduleRow.strategy_id)
+    )
+    return (await session.exec(query)).all()
+
+
 async def moments(
-    session: AsyncSession, after: datetime, until: datetime
+    session: AsyncSession, after: datetime, until: datetime, lead: timedelta
 ) -> Sequence[tuple[str, datetime]]:
-    """The next instants of plans, with whose they are, whichever scheduler has made them."""
+    """When something is due by their plans, with whose it is, whichever scheduler made the plan.
+
+    A start is due twice: when it is prepared, and at its instant.
+    """
     found: list[tuple[str, datetime]] = []
-    for moment in (col(Slot.next_start), col(Slot.next_stop)):
-        within = (moment > after) & (moment <= until)
-        found += await all_rows(
-            session, select_columns(col(Slot.strategy_id), moment).where(within)
-        )
+    for moment, earlier in (
+        (col(Slot.next_start), lead),
+        (col(Slot.next_start), timedelta()),
+        (col(Slot.next_stop), timedelta()),
+    ):
+        within = (moment > after + earlier) & (moment <= until + earlier)
+        query = select_columns(col(Slot.strategy_id), moment).where(within)
+        found += [(id_, at - earlier) for id_, at in await all_rows(session, query)]
     return found
+
+
+async def prune_occurrences(session: AsyncSession, now: datetime) -> None:
+    """Forget those of which no plan and no missed start can speak any more."""
+    await session.exec(delete(Occurrence).where(col(Occurrence.instant) < now - KEPT))
 
 
 def _scheduled_ids() -> SelectOfScalar[str]:
@@ -272,5 +380,5 @@ async def exchanges(session: AsyncSession, ids: Sequence[str]) -> set[str]:
     for start in range(0, len(ids), TOGETHER):
         some = col(ScheduleRow.strategy_id).in_(ids[start : start + TOGETHER])
         rows = (await session.exec(select(ScheduleRow).where(some))).all()
-        found |= {row.spec["exchange"] for row in rows if "exchange" in row.spec}
+        found |= {exchange for row in rows if (exchange := row.spec.get("exchange"))}
     return found

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
+from openbell.contracts.schedules import Overlap
 from openbell.settings import SchedulerSettings
-from services.scheduler.planner import Plan, Window
+from services.scheduler.planner import Plan
+from services.scheduler.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,9 @@ class LiveRun:
     state: RunState
     granted_at: datetime
     stop_reason: ExitReason | None
+    due_at: datetime | None = None
+    """The instant at which it was to start; in the future while it is only prepared."""
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Facts:
     schedule_at: datetime | None
     """When the schedule was last set."""
     served: bool
-    """Whether the start of the plan's window has been acted on."""
+    """Whether the start of the plan's window, as it lies ahead, has been acted on."""
     stop_at: datetime | None = None
     """The next stop, as the last plan named it that knew."""
     deleted: bool = False
@@ -50,6 +55,8 @@ class Start:
     cause: Cause
     window: Window | None = None
     """The window whose start this is."""
+    at: datetime | None = None
+    """When its process is to start; none: at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +69,87 @@ class Decision:
     act: Start | Stop | None = None
     serve: Window | None = None
     """The window whose start needs nothing more: it runs already."""
+    skip: Window | None = None
+    """The window whose start is left out, since the run before still lives."""
     release_intent: bool = False
     """A run that was started by hand has met its scheduled stop: the schedule decides again."""
 
 
 NOTHING = Decision()
+_BY_SCHEDULE = Stop(ExitReason.STOPPED_BY_SCHEDULE)
 
 
-def decide(facts: Facts, plan: Plan, now: datetime) -> Decision:
+def decide(facts: Facts, plan: Plan, now: datetime, lead: timedelta = timedelta()) -> Decision:
+    """What to do now. A start that is at most `lead` away is prepared already."""
     if isinstance(facts.run, LiveRun):
-        return _about_live(facts, facts.run, plan, now)
+        return _about_live(facts, facts.run, plan, now, lead)
     if facts.deleted or facts.intent is Intent.STOP:
         return NOTHING
     if facts.intent is Intent.RUN:
         if _stop_has_passed(facts, plan):
             return Decision(release_intent=True)
         return Decision(act=_start_by_hand(facts, now))
-    return Decision(act=_start_by_schedule(facts, plan, now))
+    return Decision(act=_start_by_schedule(facts, plan.ahead(now, lead), now))
 
 
-def _about_live(facts: Facts, run: LiveRun, plan: Plan, now: datetime) -> Decision:
+def _about_live(facts: Facts, run: LiveRun, plan: Plan, now: datetime, lead: timedelta) -> Decision:
     if run.stop_reason is not None:
         return NOTHING
     if facts.deleted or facts.intent is Intent.STOP:
         return Decision(act=Stop(ExitReason.STOPPED_BY_USER))
+    if run.started_at is None and run.due_at is not None and run.due_at > now:
+        return NOTHING if _is_still_due(run, plan) else Decision(act=_BY_SCHEDULE)
     if facts.intent is Intent.RUN and _stop_has_passed(facts, plan):
-        return Decision(act=Stop(ExitReason.STOPPED_BY_SCHEDULE), release_intent=True)
-    if facts.intent is Intent.AUTO and _outside(facts, run, plan, now):
-        return Decision(act=Stop(ExitReason.STOPPED_BY_SCHEDULE))
-    return Decision(serve=None if facts.served else plan.window)
+        return Decision(act=_BY_SCHEDULE, release_intent=True)
+    if facts.intent is Intent.AUTO and _outside(facts, run, plan, now, lead):
+        return Decision(act=_BY_SCHEDULE)
+    if _is_too_long(run, plan, now):
+        return Decision(act=Stop(ExitReason.TIME_LIMIT))
+    if plan.window is None or facts.served:
+        return NOTHING
+    return _about_overlap(facts, run, plan, plan.window)
 
 
-def _outside(facts: Facts, run: LiveRun, plan: Plan, now: datetime) -> bool:
-    """Whether its window is over. What is unknown forbids a start, and no stop that was known."""
+def _is_still_due(run: LiveRun, plan: Plan) -> bool:
+    """Whether what was prepared is still to start then: its schedule, or calendar, may have
+    changed meanwhile. What is unknown takes nothing back.
+    """
+    if plan.outlook is Outlook.UNKNOWN or plan.outlook is Outlook.OPEN:
+        return True
+    return plan.upcoming is not None and plan.upcoming.start == run.due_at
+
+
+def _about_overlap(facts: Facts, run: LiveRun, plan: Plan, window: Window) -> Decision:
+    """Its start is due, and it runs. What was started by hand is never replaced."""
+    earlier = run.granted_at < window.start and run.due_at != window.start
+    match plan.overlap:
+        case Overlap.QUEUE if earlier:
+            return NOTHING
+        case Overlap.REPLACE if earlier and facts.intent is Intent.AUTO:
+            return Decision(act=_BY_SCHEDULE)
+        case None:
+            return Decision(serve=window)
+        case _:
+            return Decision(skip=window) if earlier else Decision(serve=window)
+
+
+def _is_too_long(run: LiveRun, plan: Plan, now: datetime) -> bool:
+    if plan.max_runtime is None or run.started_at is None:
+        return False
+    return run.started_at + plan.max_runtime <= now
+
+
+def _outside(facts: Facts, run: LiveRun, plan: Plan, now: datetime, lead: timedelta) -> bool:
+    """Whether its window is over. What is unknown forbids a start, and no stop that was known.
+
+    A run may be up before its instant by our clock: its host's is a little ahead, or ours was set
+    back by seconds.
+    """
     if plan.outlook is Outlook.UNKNOWN:
         stops = [stop for stop in (plan.last_stop, facts.stop_at) if stop is not None]
         return any(run.granted_at < stop <= now for stop in stops)
-    return plan.ends and plan.outlook in {Outlook.SCHEDULED, Outlook.PAUSED}
+    window = plan.ahead(now, lead)
+    return plan.ends and (window is None or (window.start > now and window.start != run.due_at))
 
 
 def _stop_has_passed(facts: Facts, plan: Plan) -> bool:
@@ -119,16 +170,17 @@ def _start_by_hand(facts: Facts, now: datetime) -> Start | None:
             return None if facts.gave_up else Start(Cause.MANUAL)
 
 
-def _start_by_schedule(facts: Facts, plan: Plan, now: datetime) -> Start | None:
-    if plan.window is None:
+def _start_by_schedule(facts: Facts, window: Window | None, now: datetime) -> Start | None:
+    if window is None:
         return None
+    at = window.start if window.start > now else None
     if not facts.served:
-        return Start(Cause.SCHEDULE, window=plan.window)
+        return Start(Cause.SCHEDULE, window, at) if window.may_start(now) else None
     match facts.run:
         case EndedRun(reason) if reason.interrupted:
-            return Start(_cause_after(reason))
+            return Start(_cause_after(reason), at=at)
         case EndedRun() if facts.retry_at is not None and _due(facts, now):
-            return Start(Cause.RESTART)
+            return Start(Cause.RESTART, at=at)
         case _:
             return None
 
@@ -170,7 +222,7 @@ def after_exit(
     if reason is ExitReason.START_FAILED:
         # the host's fault, not the script's: it is due all the same, whatever the policy says
         return Aftermath(failures + 1, now + _pause(failures, settings), gave_up=False)
-    if reason is ExitReason.COMPLETED:
+    if reason.finished:
         pause = timedelta(seconds=settings.first_retry_s)
         again = policy is RestartPolicy.ALWAYS
         return Aftermath(0, now + pause if again else None, gave_up=False)

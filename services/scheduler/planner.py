@@ -3,34 +3,33 @@
 Written once, for the scheduler, the API's preview and the UI.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, datetime, timedelta
+from itertools import takewhile
+from typing import NamedTuple
 
-from openbell.contracts.commands import Sessions
-from openbell.contracts.model import Outlook, Session
-from openbell.contracts.schedules import WEEKDAYS, Market
+from openbell.contracts.model import Outlook
+from openbell.contracts.schedules import (
+    Always,
+    AnySchedule,
+    Cron,
+    Interval,
+    Manual,
+    Market,
+    Once,
+    Overlap,
+    exchange_of,
+)
+from services.scheduler.days import Days, Known
+from services.scheduler.windows import Window, Windows, windows_of
 
 LOOK_BACK = timedelta(days=14)
-"""As far as a missed stop is remembered."""
+"""As far as a missed start or stop is remembered."""
 LOOK_AHEAD = timedelta(days=21)
 """Longer than any closure of a covered exchange; beyond it, no next start is named."""
-AFTER_HOURS_CATCH_UP = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """From when to when a strategy should run."""
-
-    start: datetime
-    stop: datetime | None
-    latest_start: datetime | None
-    """Until when a missed start is caught up; None: as long as the window lasts."""
-
-    def holds(self, now: datetime) -> bool:
-        end = self.stop or self.latest_start
-        return self.start <= now and (end is None or now < end)
+WARN_DAYS = 60
+"""How long before its calendar ends a schedule warns of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,109 +39,163 @@ class Plan:
     outlook: Outlook
     reason: str
     window: Window | None = None
-    """The window that holds now."""
+    """The window that holds now; of several, the one that started last."""
+    upcoming: Window | None = None
+    """The next one that starts."""
     ends: bool = False
     """Whether the schedule stops what it started."""
-    last_stop: datetime | None = None
-    """The latest stop that is not in the future."""
-    last_window: Window | None = None
-    """The latest window that is over."""
-    next_start: datetime | None = None
     next_stop: datetime | None = None
+    """When what runs now, or runs next, is stopped."""
+    last_stop: datetime | None = None
+    """The latest stop that is not in the future, unless another window held on."""
+    warning: str | None = None
+    """What its user should know before it matters."""
+    overlap: Overlap | None = None
+    """What becomes of a start that finds a run; none: that run serves it."""
+    max_runtime: timedelta | None = None
+
+    @property
+    def next_start(self) -> datetime | None:
+        return self.upcoming.start if self.upcoming else None
+
+    def ahead(self, now: datetime, lead: timedelta) -> Window | None:
+        """The window that holds, or else the one that starts so soon that it is prepared."""
+        if self.window is None and self.upcoming and self.upcoming.start - now <= lead:
+            return self.upcoming
+        return self.window
 
 
 NO_SCHEDULE = Plan(Outlook.NONE, "no schedule")
 
 
-def plan_always(since: datetime) -> Plan:
-    return Plan(Outlook.OPEN, "around the clock", window=Window(since, None, None))
-
-
-def plan_market(schedule: Market, known: Sessions | None, now: datetime) -> Plan:
-    """The plan of a market schedule.
+def plan(schedule: AnySchedule, since: datetime, known: Known | None, now: datetime) -> Plan:
+    """The plan at `now` of a schedule that was set at `since`.
 
     `known` holds the sessions of its exchange around `now`; None when no calendar answers. A day
     that the calendar does not cover is unknown, and never taken for open.
     """
-    if known is None:
+    if exchange_of(schedule) is not None and known is None:
         return Plan(Outlook.UNKNOWN, "the calendar does not answer")
-    zone = ZoneInfo(known.timezone)
-    today = now.astimezone(zone).date()
-    windows = _windows(schedule, known.sessions, zone)
-    current = next((window for window in windows if window.holds(now)), None)
-    upcoming = next((window for window in windows if window.start > now), None)
-    past = [window for window in windows if window.start <= now and window is not current]
-    stops = [window.stop for window in past if window.stop and window.stop <= now]
-    outlook, reason = _outlook(schedule, known, today, current, upcoming, zone)
+    found = _around(windows_of(schedule, since, known), now)
+    outlook, reason = _outlook(schedule, known, found, now)
     return Plan(
         outlook=outlook,
         reason=reason,
-        window=current,
-        ends=schedule.stop is not None,
-        last_stop=max(stops, default=None),
-        last_window=past[-1] if past else None,
-        next_start=upcoming.start if upcoming else None,
-        next_stop=current.stop if current else upcoming.stop if upcoming else None,
+        window=found.window,
+        upcoming=found.upcoming,
+        ends=_ends(schedule),
+        next_stop=found.next_stop,
+        last_stop=found.last_stop,
+        warning=_warning(known, now) if known else None,
+        overlap=schedule.overlap if isinstance(schedule, Cron | Interval) else None,
+        max_runtime=schedule.max_runtime,
     )
 
 
-def _windows(schedule: Market, sessions: Sequence[Session], zone: ZoneInfo) -> list[Window]:
-    windows = [_window(schedule, session, zone) for session in sessions]
-    by_start = {window.start: window for window in windows if window is not None}
-    return [by_start[start] for start in sorted(by_start)]
-
-
-def _window(schedule: Market, session: Session, zone: ZoneInfo) -> Window | None:
-    """The schedule's window on this session's day; None where there is none.
-
-    On a usual day the user's times stand as written, before the open and after the close too. A
-    special session has hours of its own, and gates the window: nothing starts at 09:15 for a
-    session at 18:00.
+def over_since(
+    schedule: AnySchedule, since: datetime, known: Known | None, after: datetime, now: datetime
+) -> Iterator[Window]:
+    """The windows whose starts could happen no longer than until a moment in (`after`, `now`],
+    the latest first.
     """
-    day = session.opens_at.astimezone(zone).date()
-    if WEEKDAYS[day.weekday()] not in schedule.weekdays:
-        return None
-    start, stop = _instant(day, schedule.start, zone), None
-    if schedule.stop is not None:
-        overnight = timedelta(days=schedule.stop < schedule.start)
-        stop = _instant(day + overnight, schedule.stop, zone)
-    if session.special:
-        start = max(start, session.opens_at)
-        stop = min(stop, session.closes_at) if stop else None
-        if start >= (stop or session.closes_at):
-            return None
-    latest = session.closes_at if start < session.closes_at else start + AFTER_HOURS_CATCH_UP
-    return Window(start, stop, latest_start=None if stop else latest)
+    if exchange_of(schedule) is not None and known is None:
+        return
+    started = _recent(windows_of(schedule, since, known), now)
+    for window in started:
+        end = window.start_until
+        if end is None or end > now:
+            continue
+        if end <= after:
+            return
+        yield window
 
 
-def _instant(day: date, at: time, zone: ZoneInfo) -> datetime:
-    """A local time as an instant. Of one that comes twice on a clock change, the first counts; one
-    that the change skips comes as much later as the clock went forward.
-    """
-    return datetime.combine(day, at, zone).astimezone(UTC)
+def _recent(windows: Windows, now: datetime) -> Iterator[Window]:
+    return takewhile(lambda window: window.start > now - LOOK_BACK, windows.started(now))
+
+
+class _Found(NamedTuple):
+    """The windows next to a moment; as a Plan has them."""
+
+    window: Window | None
+    upcoming: Window | None
+    next_stop: datetime | None
+    last_stop: datetime | None
+
+
+def _around(windows: Windows, now: datetime) -> _Found:
+    holding: list[Window] = []
+    over: Window | None = None
+    for window in _recent(windows, now):
+        if not window.holds(now):
+            over = window
+            break
+        holding.append(window)
+    upcoming = next(windows.upcoming(now), None)
+    last_stop = over.stop if over else None
+    if not holding:
+        return _Found(None, upcoming, upcoming.stop if upcoming else None, last_stop)
+    if last_stop and any(window.start < last_stop for window in holding):
+        last_stop = None
+    stops = [window.stop for window in holding if window.stop]
+    return _Found(holding[0], upcoming, max(stops, default=None), last_stop)
+
+
+def _ends(schedule: AnySchedule) -> bool:
+    match schedule:
+        case Market() | Once():
+            return schedule.stop is not None
+        case Cron():
+            return schedule.stop is not None or schedule.duration is not None
+        case _:
+            return False
 
 
 def _outlook(
-    schedule: Market,
-    known: Sessions,
-    today: date,
-    current: Window | None,
-    upcoming: Window | None,
-    zone: ZoneInfo,
+    schedule: AnySchedule, known: Known | None, found: _Found, now: datetime
 ) -> tuple[Outlook, str]:
-    exchange = schedule.exchange
-    if current is not None:
-        return Outlook.OPEN, f"inside its window on {exchange}"
-    if not known.covered_from <= today <= known.covered_until:
-        return Outlook.UNKNOWN, f"the calendar of {exchange} does not cover {today:%Y}"
-    days = {session.opens_at.astimezone(zone).date() for session in known.sessions}
-    if upcoming is None and known.covered_until < today + LOOK_AHEAD:
-        return Outlook.UNKNOWN, f"the calendar of {exchange} ends on {known.covered_until}"
-    if upcoming is None:
-        return Outlook.PAUSED, f"no session of {exchange} on its weekdays in the coming weeks"
-    if today not in days:
-        weekend = today.weekday() >= 5
-        return Outlook.PAUSED, "weekend" if weekend else f"{exchange} is closed today"
-    if WEEKDAYS[today.weekday()] not in schedule.weekdays:
-        return Outlook.PAUSED, f"not scheduled on {today:%A}s"
+    match schedule:
+        case Manual():
+            return Outlook.NONE, "only when you start it"
+        case Always():
+            return Outlook.OPEN, "around the clock"
+        case _ if found.window is not None:
+            where = f" on {known.segment}" if known else ""
+            return Outlook.OPEN, f"inside its window{where}"
+        case Once():
+            over = found.upcoming is None
+            return (Outlook.NONE, "its one time is over") if over else _later()
+        case Market() | Interval() | Cron():
+            return _outlook_of_day(Days(schedule, known), found, now)
+
+
+def _later() -> tuple[Outlook, str]:
     return Outlook.SCHEDULED, "outside its window"
+
+
+def _outlook_of_day(days: Days, found: _Found, now: datetime) -> tuple[Outlook, str]:
+    today, known = days.day_of(now), days.known
+    if known is not None and not known.covers(today):
+        return Outlook.UNKNOWN, f"the calendar of {known.segment} does not cover {today:%Y}"
+    if found.upcoming is None:
+        return _nothing_comes(known, today)
+    why = days.why_not(today)
+    return (Outlook.PAUSED, why) if why else _later()
+
+
+def _nothing_comes(known: Known | None, today: date) -> tuple[Outlook, str]:
+    if known is None:
+        return Outlook.PAUSED, "none of its times comes again"
+    if known.covered_until < today + LOOK_AHEAD:
+        return Outlook.UNKNOWN, f"the calendar of {known.segment} ends on {known.covered_until}"
+    return Outlook.PAUSED, f"no session of {known.segment} on its days in the coming weeks"
+
+
+def _warning(known: Known, now: datetime) -> str | None:
+    today = now.astimezone(known.zone).date()
+    if (known.covered_until - today).days >= WARN_DAYS:
+        return None
+    return (
+        f"the calendar of {known.segment} ends on {known.covered_until};"
+        " nothing starts after that day until its next year is known"
+    )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from openbell.bus import RUNNERS, Bus, Stored, StreamState
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import (
     PlanStrategy,
+    Preview,
+    PreviewSchedule,
     RestartStrategy,
     ResumeStrategy,
     RetireStrategy,
@@ -25,7 +28,12 @@ from openbell.contracts.commands import (
     Unstopped,
 )
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
-from openbell.contracts.events import RUNNER_EVENT, RunnerCameUp, RunReported
+from openbell.contracts.events import (
+    RUNNER_EVENT,
+    CalendarChanged,
+    RunnerCameUp,
+    RunReported,
+)
 from openbell.db.migrate import require_current
 from openbell.db.models import FeedPosition, SchedulerOutbox
 from openbell.db.session import Database
@@ -38,9 +46,14 @@ from services.scheduler.cases import (
     Dispatch,
     all_ids,
     exchanges,
+    ids_on,
     moments,
+    overdue_ids,
     pending_ids,
+    prune_occurrences,
 )
+from services.scheduler.clock import ClockWatch
+from services.scheduler.preview import preview
 from services.scheduler.runners import Runners
 from services.scheduler.sessions import SessionBook
 from services.scheduler.slots import Settled, Slots
@@ -51,7 +64,11 @@ CHUNK = 50
 BREATH_S = 0.01
 """Between two of them, in which whoever waits to write does."""
 ALL_EVERY_S = 300
-"""How often everything is looked at: a calendar that was corrected shows in no row."""
+"""How often everything is looked at: what is wrong may show in no row."""
+TICK_S = 1.0
+"""How often what is overdue is looked for, whoever planned it, and whether the clock jumped."""
+SOON_S = 5.0
+"""How far ahead timers are set for what another replica may have planned."""
 RETRY_S = 1.0
 CATCH_UP_S = 3.0
 
@@ -69,18 +86,22 @@ class Scheduler:
         bus: Bus,
         database: Database,
         clock: Callable[[], datetime] = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus
         self._database = database
         self._clock = clock
+        self._monotonic = monotonic
         self._reconcile_s = settings.scheduler.reconcile_s
         self._runners = Runners(appeared=self.look)
         self._book = SessionBook(bus)
         self.outbox = Outbox(SchedulerOutbox, database, bus)
         self._settings = settings.scheduler
+        self._lead = timedelta(seconds=settings.scheduler.lead_s)
         self._timers = Timers(self._look_at)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look = asyncio.Event()
+        self._everything_at = 0.0
         self._caught_up = asyncio.Event()
         """Set once everything is taken that runners reported before this replica began. Until
         then nothing is decided: a run that has ended would be taken for a live one.
@@ -90,9 +111,11 @@ class Scheduler:
     async def running(self) -> AsyncGenerator[None]:
         self._timers.start()
         await self._bus.on_presence(self._runners.heard)
+        await self._bus.on_calendar(self._calendar_changed)
         await self._answer_commands()
         loops = [
             asyncio.create_task(self._reconcile_forever()),
+            asyncio.create_task(self._tick_forever()),
             asyncio.create_task(self._listen_to_runners()),
         ]
         try:
@@ -131,6 +154,10 @@ class Scheduler:
             failed = await self._each(command.strategy_ids, Slots.stop_all)
             return Unstopped(strategy_ids=tuple(failed))
 
+        async def preview_schedule(command: PreviewSchedule) -> Preview:
+            return await preview(command, self._book.ask)
+
+        await self._bus.answer(PreviewSchedule, preview_schedule)
         await self._bus.answer(StopStrategies, stop_all)
         await self._bus.answer(StartStrategy, start)
         await self._bus.answer(StopStrategy, stop)
@@ -161,7 +188,8 @@ class Scheduler:
         async with self._database.write() as session:
             now = self._clock()
             acts = Acts(session, now, self.outbox, self._runners, self._settings)
-            yield Slots(session, now, Cases(session, self._book, now), acts)
+            cases = Cases(session, self._book, now, self._lead)
+            yield Slots(session, now, cases, acts)
 
     # ---- reconciliation
 
@@ -175,16 +203,15 @@ class Scheduler:
     async def _reconcile_forever(self) -> None:
         """Everything at first and now and then; what may need something, all the time."""
         await self._caught_up.wait()
-        time = asyncio.get_running_loop().time
-        everything_at = time()
         while True:
-            began = time()
-            everything = began >= everything_at
+            began = self._monotonic()
+            everything = began >= self._everything_at
             try:
                 await self._set_timers()
                 await self.reconcile(await self._ids(everything=everything))
                 if everything:
-                    everything_at = began + ALL_EVERY_S
+                    self._everything_at = began + ALL_EVERY_S
+                    await self._prune()
             except Exception:
                 log.exception("reconciliation failed; it is tried again")
                 await asyncio.sleep(RETRY_S)
@@ -197,14 +224,55 @@ class Scheduler:
         async with self._database.read() as session:
             if everything:
                 return await all_ids(session)
-            return await pending_ids(session, self._clock())
+            return await pending_ids(session, self._clock(), self._lead)
+
+    async def _prune(self) -> None:
+        async with self._database.write() as session:
+            await prune_occurrences(session, self._clock())
+
+    async def _tick_forever(self) -> None:
+        """So that nothing hangs for long on a scheduler that died, or on a clock that jumped."""
+        await self._caught_up.wait()
+        watch = ClockWatch(self._clock(), self._monotonic())
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self.tick(watch)
+            except Exception:
+                log.exception("a look at what is overdue failed; it is tried again")
+
+    async def tick(self, watch: ClockWatch) -> None:
+        jumped = watch.jump(self._clock(), self._monotonic())
+        if jumped is not None:
+            self._clock_jumped(jumped)
+        await self._set_timers()
+        async with self._database.read() as session:
+            overdue = await overdue_ids(session, self._clock(), self._lead)
+        if overdue:
+            await self.reconcile(overdue)
+
+    def _clock_jumped(self, by: timedelta) -> None:
+        """Timers wait for instants that come sooner or later now: everything is looked at."""
+        log.warning("the clock jumped: every strategy is looked at", by_s=by.total_seconds())
+        self._timers.wake_up()
+        self._everything_at = 0.0
+        self.look()
+
+    def _calendar_changed(self, changed: CalendarChanged) -> None:
+        self._book.outdate(changed.segment)
+        self._spawn(self._reconcile_on(changed.segment))
+
+    async def _reconcile_on(self, exchange: str) -> None:
+        async with self._database.read() as session:
+            ids = await ids_on(session, exchange)
+        await self.reconcile(ids)
 
     async def _set_timers(self) -> None:
-        """For what comes before the look after the next: another replica may have planned it."""
+        """For what comes soon: another replica may have planned it."""
         now = self._clock()
         async with self._database.read() as session:
-            until = now + timedelta(seconds=2 * self._reconcile_s)
-            for strategy_id, moment in await moments(session, now, until):
+            until = now + timedelta(seconds=SOON_S)
+            for strategy_id, moment in await moments(session, now, until, self._lead):
                 self._timers.wake(strategy_id, (moment,))
 
     async def reconcile(self, ids: Sequence[str]) -> None:
@@ -267,13 +335,12 @@ class Scheduler:
 
     async def _take(self, batch: Sequence[Stored], state: StreamState) -> bool:
         """Take reports in one transaction with how far they were taken. False: not yet."""
-        settled: list[Settled] = []
         try:
             async with self._transaction() as slots:
                 position = await _position(slots.session, state)
-                events = [_decode(m) for m in batch if m.sequence > position.sequence]
-                for event in events:
-                    settled += await slots.reported(event) if event else []
+                news = (_decode(m) for m in batch if m.sequence > position.sequence)
+                events = [event for event in news if event is not None]
+                settled = await slots.reported(events)
                 position.sequence = max(position.sequence, batch[-1].sequence)
                 slots.session.add(position)
         except Exception:

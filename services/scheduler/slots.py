@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -102,26 +103,50 @@ class Slots:
 
     # ---- what runners report
 
-    async def reported(self, event: RunReported | RunnerCameUp) -> list[Settled]:
-        if isinstance(event, RunReported):
-            return await self._run_reported(event)
-        return await self._runner_came_up(event)
+    async def reported(self, events: Sequence[RunReported | RunnerCameUp]) -> list[Settled]:
+        """In their order. Those of one strategy after another are read together."""
+        settled: list[Settled] = []
+        for is_run, some in groupby(events, lambda event: isinstance(event, RunReported)):
+            if is_run:
+                settled += await self._runs_reported(
+                    [e for e in some if isinstance(e, RunReported)]
+                )
+                continue
+            for event in some:
+                assert isinstance(event, RunnerCameUp)
+                settled += await self._runner_came_up(event)
+        return settled
 
-    async def _run_reported(self, event: RunReported) -> list[Settled]:
-        for case in await self._cases.load([event.strategy_id]):
-            run = case.run
-            if run is None or run.epoch != event.epoch or run.id != event.run_id:
-                continue  # an earlier epoch: told twice, or told late
-            if run.runner != event.runner:
-                continue  # not its run
-            if event.state.rank > RunState(run.state).rank:
-                self._acts.advance(case, run, event)
-            elif event.state is RunState.RUNNING and not run.live:
-                break
-            return [self._settle(case)]
-        if event.state is RunState.RUNNING:
-            self._end_stray(event.runner, event.run_id, event.strategy_id, event.epoch)
-        return []
+    async def _runs_reported(self, events: Sequence[RunReported]) -> list[Settled]:
+        ids = sorted({event.strategy_id for event in events})
+        cases = {case.strategy.id: case for case in await self._cases.load(ids)}
+        touched: dict[str, Case] = {}
+        for event in events:
+            case = cases.get(event.strategy_id)
+            if case is not None and self._is_of_its_run(case, event):
+                touched[event.strategy_id] = case
+                if self._is_news(case, event):
+                    assert case.run is not None
+                    self._acts.advance(case, case.run, event)
+            elif event.state is RunState.RUNNING:
+                self._end_stray(event.runner, event.run_id, event.strategy_id, event.epoch)
+        return [self._settle(case) for case in touched.values()]
+
+    def _is_of_its_run(self, case: Case, event: RunReported) -> bool:
+        """Not of an earlier epoch, told twice or late; nor in the name of another's run; nor of
+        one that is known to have ended.
+        """
+        run = case.run
+        if run is None or (run.epoch, run.id, run.runner) != (
+            event.epoch,
+            event.run_id,
+            event.runner,
+        ):
+            return False
+        return run.live or event.state is not RunState.RUNNING
+
+    def _is_news(self, case: Case, event: RunReported) -> bool:
+        return case.run is not None and event.state.rank > RunState(case.run.state).rank
 
     def _end_stray(self, runner: str, run_id: str, strategy_id: str, epoch: int) -> None:
         """Something runs that nobody grants any more: it must not be a second copy."""
@@ -163,7 +188,7 @@ class Slots:
                 reason=ExitReason.LOST if unseen else command.reason,
                 detail="its runner does not know it" if unseen else "stopped before it started",
             )
-            return await self._run_reported(event)
+            return await self._runs_reported([event])
         return []
 
     async def _runner_came_up(self, event: RunnerCameUp) -> list[Settled]:
@@ -192,7 +217,7 @@ class Slots:
                 reason=ExitReason.LOST,
                 detail="its runner came up without it",
             )
-            settled += await self._run_reported(lost)
+            settled += await self._runs_reported([lost])
         return settled
 
     async def _live_ids(self, run_ids: Sequence[str]) -> set[str]:
@@ -205,19 +230,22 @@ class Slots:
         """Look at these strategies, and do what is due."""
         cases = await self._cases.load(ids)
         for case in cases:
-            self._acts.declare_missed(case)
+            self._acts.account(case)
         return [self._settle(case) for case in cases]
 
     def _settle(self, case: Case, note: str | None = None) -> Settled:
-        decision = decide(case.facts(), case.plan, self._now)
+        decision = decide(case.facts(self._now), case.plan, self._now, case.lead)
         if decision.release_intent:
             case.slot.intent = Intent.AUTO
             self._acts.tell(case, IntentChanged, intent=Intent.AUTO)
         if decision.serve:
             self._acts.record(case, decision.serve.start, START, DONE, detail="it runs")
+        if decision.skip:
+            self._acts.skip(case, decision.skip)
         match decision.act:
-            case Start(cause, window):
-                self._acts.grant(case, cause, window)
+            case Start():
+                self._acts.grant(case, decision.act)
+                self._cases.foresee(case)
             case Stop(reason):
                 self._acts.stop(case, reason)
             case None:
@@ -229,7 +257,9 @@ class Slots:
         return Settled(_standing(case, note), case.dispatch(), self._wake_at(case))
 
     def _wake_at(self, case: Case) -> tuple[datetime, ...]:
-        moments = (case.plan.next_start, case.slot.next_stop, case.slot.retry_at)
+        slot = case.slot
+        prepare = slot.next_start - case.lead if slot.next_start else None
+        moments = (prepare, slot.next_start, slot.next_stop, slot.retry_at)
         return tuple(moment for moment in moments if moment is not None and moment > self._now)
 
 

@@ -37,6 +37,10 @@ class Timers:
                 )
             self._due[moment].add(strategy_id)
 
+    def wake_up(self) -> None:
+        """The clock was set: what is due by it now fires now."""
+        self._scheduler.wakeup()
+
     async def _fire(self, moment: datetime) -> None:
         """A coroutine, or APScheduler would call it in a thread."""
         self._fired(sorted(self._due.pop(moment, ())))

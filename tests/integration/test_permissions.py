@@ -348,8 +348,9 @@ def test_the_calendar_can_but_answer(nats: NatsServer) -> None:
 
     async def answer(_: ListSessions) -> Sessions:
         asked.append("sessions")
+        today = NOW.date()
         return Sessions(
-            timezone="UTC", covered_from=NOW.date(), covered_until=NOW.date(), sessions=()
+            segment="NSE", timezone="UTC", covered_from=today, covered_until=today, sessions=()
         )
 
     async def scenario() -> None:

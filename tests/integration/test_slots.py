@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,6 @@ from openbell.contracts.commands import StopStrategies
 from openbell.contracts.errors import StrategyIsRunning, UnknownStrategy
 from openbell.contracts.events import RunnerCameUp, RunReported
 from openbell.contracts.model import ExitReason, RunnerInfo, RunState
-from openbell.db.migrate import upgrade
 from openbell.db.models import (
     Occurrence,
     Run,
@@ -29,19 +28,22 @@ from openbell.db.models import (
 from openbell.db.session import Database
 from openbell.outbox import Outbox
 from openbell.settings import DatabaseSettings, SchedulerSettings, Settings
-from services.calendar.sessions import list_sessions
 from services.scheduler import service
 from services.scheduler.acts import Acts
 from services.scheduler.cases import Cases, pending_ids
+from services.scheduler.days import Known
 from services.scheduler.runners import Runners
 from services.scheduler.service import Scheduler
 from services.scheduler.slots import Settled, Slots
+from tests.fixtures import databases
 from tests.fixtures.nats import NatsServer
+from tests.fixtures.sessions import sessions
 from tests.fixtures.stack import PATIENCE_S
 
 THURSDAY = datetime(2026, 11, 19, 4, 0, tzinfo=UTC)  # 09:30 in Mumbai
 NINE_FIFTEEN = datetime(2026, 11, 19, 3, 45, tzinfo=UTC)
 HALF_PAST_THREE = datetime(2026, 11, 19, 10, 0, tzinfo=UTC)
+LEAD = timedelta(seconds=10)
 EVENING_BEFORE = NINE_FIFTEEN - timedelta(hours=12)
 MARKET = {
     "kind": "market",
@@ -52,12 +54,17 @@ MARKET = {
 }
 
 
-class _Book:
+class Book:
     """The calendar's answers, without the bus between."""
 
-    def known(self, segment: str, now: datetime) -> Any:
-        day = now.date()
-        return list_sessions(segment, day - timedelta(days=14), day + timedelta(days=21))
+    def __init__(self) -> None:
+        self.away = False
+        self.holidays: dict[date, str] = {}
+
+    def known(self, segment: str, now: datetime) -> Known | None:
+        assert segment == "NSE"
+        first, last = now.date() - timedelta(days=14), now.date() + timedelta(days=21)
+        return None if self.away else Known(sessions(first, last, holidays=self.holidays))
 
 
 class Desk:
@@ -67,6 +74,7 @@ class Desk:
         self.database = database
         self.runners = Runners(appeared=lambda: None)
         self.outbox = Outbox(SchedulerOutbox, database, cast("Any", None))
+        self.book = Book()
 
     def runner_appears(self) -> None:
         info = RunnerInfo(
@@ -76,13 +84,13 @@ class Desk:
 
     async def at(self, now: datetime, act: Callable[[Slots], Awaitable[Any]]) -> Any:
         async with self.database.write() as session:
-            cases = Cases(session, cast("Any", _Book()), now)
+            cases = Cases(session, cast("Any", self.book), now, LEAD)
             acts = Acts(session, now, self.outbox, self.runners, SchedulerSettings())
             return await act(Slots(session, now, cases, acts))
 
     async def pending(self, now: datetime) -> list[str]:
         async with self.database.read() as session:
-            return list(await pending_ids(session, now))
+            return list(await pending_ids(session, now, LEAD))
 
     async def settle(self, now: datetime) -> Settled:
         """Also proves of each look, in every test, that the rows told whether it was needed."""
@@ -105,7 +113,7 @@ class Desk:
             state=state,
             **more,
         )
-        await self.at(now, lambda slots: slots.reported(event))
+        await self.at(now, lambda slots: slots.reported([event]))
 
     async def rows(self, kind: type[Any]) -> list[Any]:
         async with self.database.read() as session:
@@ -123,9 +131,7 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def desk(folder: Path, schedule: dict[str, Any] | None = None) -> AsyncGenerator[Desk]:
-    url = f"sqlite+aiosqlite:///{folder / 'test.db'}"
-    await upgrade(url)
-    database = Database(url)
+    database = Database(databases.migrated(folder / "test.db"))
     await add_strategy(database, "s", schedule)
     try:
         yield Desk(database)
@@ -134,7 +140,10 @@ async def desk(folder: Path, schedule: dict[str, Any] | None = None) -> AsyncGen
 
 
 async def add_strategy(
-    database: Database, strategy_id: str, schedule: dict[str, Any] | None = None
+    database: Database,
+    strategy_id: str,
+    schedule: dict[str, Any] | None = None,
+    restart: str = "on-failure",
 ) -> None:
     long_ago = THURSDAY - timedelta(days=30)
     async with database.write() as session:
@@ -145,6 +154,7 @@ async def add_strategy(
                 name=strategy_id.upper(),
                 name_key=strategy_id,
                 version=1,
+                restart=restart,
                 created_at=long_ago,
             )
         )
@@ -187,16 +197,19 @@ async def test_a_due_start_is_granted_once_however_often_it_is_looked_at(tmp_pat
         occurrence = await scheduler.one(Occurrence)
         assert (occurrence.instant, occurrence.state, occurrence.attempts) == (
             NINE_FIFTEEN,
-            "done",
+            "granted",
             1,
         )
+        await scheduler.report(NINE_FIFTEEN + timedelta(seconds=7), 1, RunState.RUNNING)
+        occurrence = await scheduler.one(Occurrence)
+        assert (occurrence.state, occurrence.late_s) == ("done", 7)
         assert (await scheduler.events()).count("run_granted") == 1
 
 
 @scenario
 async def test_two_schedulers_at_one_instant_grant_once(tmp_path: Path) -> None:
     async with desk(tmp_path, MARKET) as one:
-        other = Desk(Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"))
+        other = Desk(Database(databases.migrated(tmp_path / "test.db")))
         one.runner_appears()
         other.runner_appears()
         await asyncio.gather(one.settle(NINE_FIFTEEN), other.settle(NINE_FIFTEEN))
@@ -216,6 +229,7 @@ async def test_a_start_that_cannot_happen_waits_says_so_and_is_caught_up(tmp_pat
         assert (await scheduler.events()).count("start_delayed") == 1
         scheduler.runner_appears()
         await scheduler.settle(NINE_FIFTEEN + timedelta(minutes=3))
+        await scheduler.report(NINE_FIFTEEN + timedelta(minutes=3), 1, RunState.RUNNING)
         occurrence = await scheduler.one(Occurrence)
         assert (occurrence.state, occurrence.attempts, occurrence.late_s) == ("done", 3, 180)
         assert (await scheduler.one(Slot)).waiting is None
@@ -309,10 +323,10 @@ async def test_what_a_runner_has_forgotten_is_lost_and_what_it_never_heard_is_no
         await scheduler.at(THURSDAY, lambda slots: slots.start("s"))
         later = THURSDAY + timedelta(seconds=5)
         came_up = RunnerCameUp(runner="local", at=later, run_ids=())
-        await scheduler.at(later, lambda slots: slots.reported(came_up))
+        await scheduler.at(later, lambda slots: slots.reported([came_up]))
         assert (await scheduler.one(Run)).state == "granted"
         await scheduler.report(later, 1, RunState.RUNNING)
-        await scheduler.at(later, lambda slots: slots.reported(came_up))
+        await scheduler.at(later, lambda slots: slots.reported([came_up]))
         lost, resumed = await scheduler.rows(Run)
         assert (lost.reason, resumed.cause, resumed.epoch) == ("lost", "resume", 2)
 
@@ -490,9 +504,9 @@ async def test_a_run_that_nobody_grants_any_more_is_ended(tmp_path: Path) -> Non
                 epoch=1,
                 state=RunState.RUNNING,
             )
-            await slots.reported(event)
+            await slots.reported([event])
             came_up = RunnerCameUp(runner="local", at=THURSDAY, run_ids=("s-1", "t-7"))
-            await slots.reported(came_up)
+            await slots.reported([came_up])
             strays.extend(stray.command.run_id for stray in slots.strays)
 
         await scheduler.at(THURSDAY, report)
@@ -554,14 +568,16 @@ async def test_a_schedule_that_was_removed_unheard_is_seen_though_it_was_set_ane
 
 
 @contextlib.asynccontextmanager
-async def working(folder: Path, bus: Bus, *, reconcile_s: float) -> AsyncGenerator[Scheduler]:
+async def working(
+    folder: Path, bus: Bus, *, reconcile_s: float, clock: Callable[[], datetime] = utc_now
+) -> AsyncGenerator[Scheduler]:
     """A scheduler at work, over the database of a desk."""
-    url = f"sqlite+aiosqlite:///{folder / 'test.db'}"
+    url = databases.migrated(folder / "test.db")
     settings = Settings(
         database=DatabaseSettings(url=url), scheduler=SchedulerSettings(reconcile_s=reconcile_s)
     )
     database = Database(url)
-    scheduler = Scheduler(settings, bus, database)
+    scheduler = Scheduler(settings, bus, database, clock)
     try:
         async with scheduler.running():
             yield scheduler
@@ -580,7 +596,7 @@ def test_one_strategy_that_cannot_be_stopped_keeps_no_other_running(
 ) -> None:
     async def scene() -> None:
         async with desk(tmp_path) as known, nats.bus() as bus:
-            await add_strategy(known.database, "broken", {"kind": "of another release"})
+            await add_strategy(known.database, "broken", restart="as another release has it")
             await add_strategy(known.database, "t")
             async with working(tmp_path, bus, reconcile_s=60):
                 answer = await bus.request(StopStrategies(strategy_ids=("s", "broken", "t")))
@@ -634,7 +650,7 @@ def test_a_scheduler_is_punctual_for_what_another_one_planned(
                     Slot(
                         strategy_id="planned",
                         owner="local",
-                        next_start=soon,
+                        next_stop=soon,
                         schedule_at=EVENING_BEFORE,
                     )
                 )

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from openbell import nats_config, permissions
 from openbell.cli import app
 from openbell.contracts.base import Event
+from openbell.contracts.events import CalendarChanged
 from openbell.contracts.schema import command_types
 from openbell.settings import NatsSettings
 
@@ -43,11 +44,11 @@ def test_those_who_commit_tell_events_and_nobody_else() -> None:
     assert telling == {"api", "scheduler"}
 
 
-def test_the_calendar_publishes_nothing_but_answers() -> None:
+def test_the_calendar_tells_of_its_changes_and_answers() -> None:
     its = permissions.rights("calendar")
-    assert its.publish == ()
+    assert its.publish == (CalendarChanged.SUBJECT,)
     assert its.answers
-    assert its.subscribe == ("openbell.v1.calendar.list_sessions",)
+    assert CalendarChanged.SUBJECT in permissions.rights("scheduler").subscribe
 
 
 def test_a_runner_names_itself_in_all_that_it_may() -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
+from openbell.contracts.schedules import Overlap
 from openbell.settings import SchedulerSettings
 from services.scheduler.decisions import (
     NOTHING,
@@ -18,11 +19,12 @@ from services.scheduler.decisions import (
     after_exit,
     decide,
 )
-from services.scheduler.planner import NO_SCHEDULE, Plan, Window
+from services.scheduler.planner import NO_SCHEDULE, Plan
+from services.scheduler.windows import Window
 
 NINE = datetime(2026, 11, 19, 9, tzinfo=UTC)
 NOW = NINE + timedelta(hours=1)
-WINDOW = Window(NINE, NINE + timedelta(hours=6), None)
+WINDOW = Window(NINE, NINE + timedelta(hours=6), NINE + timedelta(hours=6))
 OPEN = Plan(Outlook.OPEN, "inside", window=WINDOW, ends=True, next_stop=WINDOW.stop)
 CLOSED = Plan(Outlook.SCHEDULED, "outside", ends=True, last_stop=NINE - timedelta(hours=18))
 UNKNOWN = Plan(Outlook.UNKNOWN, "no data")
@@ -183,3 +185,105 @@ def test_a_healthy_run_clears_the_count() -> None:
 def test_the_restart_policy(policy: RestartPolicy, reason: ExitReason, again: bool) -> None:
     after = after_exit(policy, reason, 0, timedelta(seconds=5), NOW, SETTINGS)
     assert (after.retry_at is not None) is again
+
+
+# ---- starts that are prepared, and runs that last
+
+LEAD = timedelta(seconds=10)
+SOON = NINE - timedelta(seconds=8)
+BEFORE = Plan(Outlook.SCHEDULED, "outside", upcoming=WINDOW, ends=True)
+PREPARED = LiveRun(RunState.PARKED, SOON, None, due_at=NINE)
+CLOSED_TODAY = replace(BEFORE, upcoming=Window(NINE + timedelta(days=1)))
+
+
+def test_a_start_is_prepared_just_before_its_instant() -> None:
+    prepared = Decision(act=Start(Cause.SCHEDULE, WINDOW, at=NINE))
+    assert decide(FRESH, BEFORE, SOON, LEAD) == prepared
+    assert decide(FRESH, BEFORE, NINE - LEAD - timedelta(seconds=1), LEAD) == NOTHING
+
+
+def test_what_is_prepared_waits_for_its_instant() -> None:
+    facts = replace(FRESH, run=PREPARED, served=True)
+    assert decide(facts, BEFORE, SOON, LEAD) == NOTHING
+
+
+@pytest.mark.parametrize("plan", [CLOSED_TODAY, NO_SCHEDULE])
+def test_what_is_prepared_is_taken_back_when_its_day_is_closed(plan: Plan) -> None:
+    facts = replace(FRESH, run=PREPARED, served=True)
+    assert decide(facts, plan, SOON, LEAD).act == Stop(ExitReason.STOPPED_BY_SCHEDULE)
+
+
+def test_what_is_prepared_is_stopped_by_its_user() -> None:
+    facts = replace(FRESH, run=PREPARED, intent=Intent.STOP)
+    assert decide(facts, BEFORE, SOON, LEAD).act == Stop(ExitReason.STOPPED_BY_USER)
+
+
+def test_an_unknown_calendar_takes_nothing_back() -> None:
+    facts = replace(FRESH, run=PREPARED, served=True)
+    assert decide(facts, UNKNOWN, SOON, LEAD) == NOTHING
+
+
+def test_a_preparation_that_failed_is_tried_again_for_the_same_instant() -> None:
+    failed = EndedRun(ExitReason.START_FAILED, SOON)
+    facts = replace(FRESH, run=failed, served=True, retry_at=SOON)
+    assert decide(facts, BEFORE, SOON, LEAD).act == Start(Cause.RESTART, at=NINE)
+
+
+AN_HOUR_EARLIER = LiveRun(RunState.RUNNING, NINE - timedelta(hours=1), None)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "decision"),
+    [
+        (None, Decision(serve=WINDOW)),
+        (Overlap.SKIP, Decision(skip=WINDOW)),
+        (Overlap.QUEUE, NOTHING),
+        (Overlap.REPLACE, Decision(act=Stop(ExitReason.STOPPED_BY_SCHEDULE))),
+    ],
+)
+def test_a_start_that_finds_a_run(overlap: Overlap | None, decision: Decision) -> None:
+    facts = replace(FRESH, run=AN_HOUR_EARLIER)
+    assert decide(facts, replace(OPEN, overlap=overlap), NOW) == decision
+
+
+def test_a_queued_start_follows_the_run_before() -> None:
+    facts = replace(FRESH, run=EndedRun(ExitReason.COMPLETED, NOW))
+    queue = replace(OPEN, overlap=Overlap.QUEUE)
+    assert decide(facts, queue, NOW).act == Start(Cause.SCHEDULE, WINDOW)
+
+
+def test_a_run_that_was_started_by_hand_is_not_replaced() -> None:
+    facts = replace(FRESH, run=AN_HOUR_EARLIER, intent=Intent.RUN)
+    assert decide(facts, replace(OPEN, overlap=Overlap.REPLACE), NOW) == Decision(skip=WINDOW)
+
+
+def test_a_run_ends_at_its_time_limit_whoever_started_it() -> None:
+    limited = replace(NO_SCHEDULE, max_runtime=timedelta(hours=1))
+    for intent in (Intent.AUTO, Intent.RUN):
+        run = replace(RUNNING, started_at=NINE)
+        facts = replace(FRESH, run=run, intent=intent)
+        assert decide(facts, limited, NOW - timedelta(seconds=1)) == NOTHING
+        assert decide(facts, limited, NOW).act == Stop(ExitReason.TIME_LIMIT)
+
+
+def test_a_time_limit_is_no_failure() -> None:
+    after = after_exit(
+        RestartPolicy.ON_FAILURE, ExitReason.TIME_LIMIT, 3, timedelta(), NOW, SETTINGS
+    )
+    assert (after.failures, after.retry_at, after.gave_up) == (0, None, False)
+    again = after_exit(RestartPolicy.ALWAYS, ExitReason.TIME_LIMIT, 0, timedelta(), NOW, SETTINGS)
+    assert again.retry_at is not None
+
+
+def test_a_start_that_would_be_too_late_is_not_made_up_for() -> None:
+    strict = replace(WINDOW, start_until=NINE + timedelta(minutes=1))
+    assert decide(FRESH, replace(OPEN, window=strict), NOW) == NOTHING
+
+
+def test_a_run_that_is_up_before_its_instant_by_our_clock_goes_on() -> None:
+    """The clock was set back by seconds, or the host of the run is ahead of us."""
+    up = LiveRun(RunState.RUNNING, SOON, None, due_at=NINE, started_at=NINE)
+    facts = replace(FRESH, run=up, served=True)
+    assert decide(facts, BEFORE, NINE - timedelta(seconds=3), LEAD) == NOTHING
+    long_before = NINE - timedelta(hours=1)
+    assert decide(facts, BEFORE, long_before, LEAD).act == Stop(ExitReason.STOPPED_BY_SCHEDULE)

@@ -1,0 +1,341 @@
+"""Due starts, before a real database: prepared ahead, waited for, missed, skipped, taken back."""
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbell.contracts.model import ExitReason, RunState
+from openbell.db.models import Occurrence, Run, ScheduleRow, Slot
+from services.scheduler.slots import Slots
+from tests.integration.test_slots import (
+    EVENING_BEFORE,
+    HALF_PAST_THREE,
+    LEAD,
+    MARKET,
+    NINE_FIFTEEN,
+    Desk,
+    desk,
+    scenario,
+)
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+
+
+async def started(scheduler: Desk, epoch: int = 1, at: Any = NINE_FIFTEEN) -> None:
+    await scheduler.report(at, epoch, RunState.RUNNING)
+
+
+async def ended(scheduler: Desk, epoch: int, at: Any, reason: ExitReason) -> None:
+    await scheduler.report(at, epoch, RunState.EXITED, reason=reason, exit_code=0)
+
+
+async def look(scheduler: Desk, now: datetime) -> None:
+    """Because the calendar or the clock has changed, which shows in no row."""
+    await scheduler.at(now, lambda slots: slots.settle(["s"]))
+
+
+async def occurrences(scheduler: Desk) -> list[tuple[str, str]]:
+    rows = sorted(await scheduler.rows(Occurrence), key=lambda row: (row.instant, row.action))
+    return [(row.action, row.state) for row in rows]
+
+
+# ---- prepared ahead
+
+
+@scenario
+async def test_a_start_is_granted_ahead_and_only_once(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        early = await scheduler.settle(NINE_FIFTEEN - LEAD - SECOND)
+        assert early.wake_at[0] == NINE_FIFTEEN - LEAD
+        assert await scheduler.rows(Run) == []
+        settled = await scheduler.settle(NINE_FIFTEEN - LEAD)
+        assert settled.dispatch is not None
+        assert getattr(settled.dispatch.command, "start_at", None) == NINE_FIFTEEN
+        for seconds in range(1, 12):
+            await scheduler.settle(NINE_FIFTEEN - LEAD + seconds * SECOND)
+        run = await scheduler.one(Run)
+        assert (run.due_at, run.granted_at) == (NINE_FIFTEEN, NINE_FIFTEEN - LEAD)
+        slot = await scheduler.one(Slot)
+        assert slot.next_start == NINE_FIFTEEN + timedelta(days=1)
+        assert slot.next_stop == HALF_PAST_THREE
+        await started(scheduler, at=NINE_FIFTEEN + timedelta(milliseconds=20))
+        assert (await scheduler.one(Occurrence)).late_s == pytest.approx(0.02)
+        assert (await scheduler.events()).count("run_granted") == 1
+
+
+@scenario
+async def test_a_day_that_is_closed_at_the_last_moment_takes_the_start_back(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - 5 * SECOND)
+        scheduler.book.holidays = {date(2026, 11, 19): "closed by an admin"}
+        await look(scheduler, NINE_FIFTEEN - 4 * SECOND)
+        run = await scheduler.one(Run)
+        assert run.stop_reason == ExitReason.STOPPED_BY_SCHEDULE
+        await ended(scheduler, 1, NINE_FIFTEEN - 3 * SECOND, ExitReason.STOPPED_BY_SCHEDULE)
+        slot = await scheduler.one(Slot)
+        assert slot.outlook_reason == "NSE is closed: closed by an admin"
+        scheduler.book.holidays = {}  # and it was a mistake
+        await look(scheduler, NINE_FIFTEEN + SECOND)
+        assert (await scheduler.one(Slot)).epoch == 2
+
+
+@scenario
+async def test_a_manual_stop_in_the_last_second_wins(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - 5 * SECOND)
+        await scheduler.at(NINE_FIFTEEN - SECOND, lambda slots: slots.stop("s"))
+        await ended(scheduler, 1, NINE_FIFTEEN - SECOND, ExitReason.STOPPED_BY_USER)
+        for moment in (NINE_FIFTEEN, NINE_FIFTEEN + MINUTE, HALF_PAST_THREE + timedelta(days=3)):
+            await scheduler.settle(moment)
+        assert (await scheduler.one(Slot)).epoch == 1
+        assert "start_missed" not in await scheduler.events()
+
+
+@scenario
+async def test_a_preparation_that_fails_is_retried_for_the_same_instant(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - 9 * SECOND)
+        await ended(scheduler, 1, NINE_FIFTEEN - 8 * SECOND, ExitReason.START_FAILED)
+        await scheduler.settle(NINE_FIFTEEN - 6 * SECOND)
+        latest = max(await scheduler.rows(Run), key=lambda run: run.epoch)
+        assert (latest.epoch, latest.due_at) == (2, NINE_FIFTEEN)
+        await started(scheduler, 2)
+        assert await occurrences(scheduler) == [("start", "done")]
+
+
+# ---- failures are loud
+
+
+@scenario
+async def test_a_start_that_fails_until_its_window_ends_was_missed(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await scheduler.report(
+            NINE_FIFTEEN + SECOND,
+            1,
+            RunState.EXITED,
+            reason=ExitReason.START_FAILED,
+            detail="the environment could not be built: no such package",
+        )
+        assert (await scheduler.one(Slot)).retry_at is not None
+        await scheduler.settle(HALF_PAST_THREE)
+        assert "start_missed" in await scheduler.events()
+        occurrence = await scheduler.one(Occurrence)
+        assert (occurrence.state, occurrence.detail) == (
+            "missed",
+            "the environment could not be built: no such package",
+        )
+
+
+@scenario
+async def test_an_unknown_calendar_is_said_at_once_and_when_it_is_over(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        scheduler.book.away = True
+        await scheduler.settle(NINE_FIFTEEN)
+        slot = await scheduler.one(Slot)
+        assert (slot.outlook, slot.outlook_reason) == ("unknown", "the calendar does not answer")
+        await scheduler.settle(NINE_FIFTEEN + 15 * SECOND)
+        assert (await scheduler.events()).count("start_delayed") == 1
+        scheduler.book.away = False
+        await scheduler.settle(NINE_FIFTEEN + 30 * SECOND)
+        run = await scheduler.one(Run)
+        assert run.due_at == NINE_FIFTEEN
+        assert (await scheduler.events())[-2:] == ["run_granted", "plan_changed"]
+
+
+@scenario
+async def test_each_start_of_a_long_outage_was_missed(tmp_path: Path) -> None:
+    """Openbell was off from Wednesday evening until Monday evening."""
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(EVENING_BEFORE + MINUTE)
+        await scheduler.settle(HALF_PAST_THREE + timedelta(days=4))
+        missed = await scheduler.rows(Occurrence)
+        assert sorted((row.instant - NINE_FIFTEEN).days for row in missed) == [0, 1, 4]
+        assert {(row.state, row.detail) for row in missed} == {
+            ("missed", "Openbell was not running")
+        }
+        assert (await scheduler.events()).count("start_missed") == 3
+        await scheduler.settle(HALF_PAST_THREE + timedelta(days=4, minutes=1))
+        assert (await scheduler.events()).count("start_missed") == 3
+
+
+@scenario
+async def test_a_late_start_that_is_unwanted_is_missed_and_says_why(tmp_path: Path) -> None:
+    async with desk(tmp_path, {**MARKET, "catch_up": "skip"}) as scheduler:
+        await scheduler.settle(NINE_FIFTEEN + 10 * SECOND)
+        assert (await scheduler.one(Slot)).waiting == "no runner is connected"
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN + 2 * MINUTE)
+        assert await scheduler.rows(Run) == []
+        assert await occurrences(scheduler) == [("start", "missed")]
+        slot = await scheduler.one(Slot)
+        assert slot.outlook == "paused"
+        assert "its start was missed (no runner is connected)" in slot.outlook_reason
+        await scheduler.settle(NINE_FIFTEEN + timedelta(days=1))
+        assert (await scheduler.one(Slot)).epoch == 1
+
+
+@scenario
+async def test_a_schedule_that_cannot_be_read_forbids_no_stop(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        async with scheduler.database.write() as session:
+            row = await session.get_one(ScheduleRow, "s")
+            row.spec = {"kind": "of another release"}
+            session.add(row)
+        await scheduler.settle(NINE_FIFTEEN + MINUTE)
+        assert "cannot be read" in (await scheduler.one(Slot)).outlook_reason
+        assert (await scheduler.one(Run)).stop_reason is None
+        await scheduler.at(NINE_FIFTEEN + 2 * MINUTE, lambda slots: slots.stop("s"))
+        assert (await scheduler.one(Run)).stop_reason == ExitReason.STOPPED_BY_USER
+
+
+# ---- intervals, and how long a run may last
+
+EVERY_10_MIN = {"kind": "interval", "every": "10m", "exchange": "NSE"}
+TEN = timedelta(minutes=10)
+
+
+@scenario
+async def test_a_start_that_finds_the_run_before_is_skipped_and_says_so(tmp_path: Path) -> None:
+    async with desk(tmp_path, EVERY_10_MIN) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        await scheduler.settle(NINE_FIFTEEN + TEN)
+        assert (await scheduler.events()).count("start_skipped") == 1
+        await ended(scheduler, 1, NINE_FIFTEEN + TEN + MINUTE, ExitReason.COMPLETED)
+        await scheduler.settle(NINE_FIFTEEN + TEN + MINUTE)
+        assert (await scheduler.one(Slot)).epoch == 1
+        await scheduler.settle(NINE_FIFTEEN + 2 * TEN)
+        assert (await scheduler.one(Slot)).epoch == 2
+        assert await occurrences(scheduler) == [
+            ("start", "done"),
+            ("start", "skipped"),
+            ("start", "granted"),
+        ]
+
+
+@scenario
+async def test_a_queued_start_begins_when_the_run_before_has_ended(tmp_path: Path) -> None:
+    async with desk(tmp_path, {**EVERY_10_MIN, "overlap": "queue"}) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        await scheduler.settle(NINE_FIFTEEN + TEN)
+        await scheduler.settle(NINE_FIFTEEN + 2 * TEN)  # the first in the queue gives way
+        assert (await scheduler.events()).count("start_skipped") == 1
+        await ended(scheduler, 1, NINE_FIFTEEN + 2 * TEN + MINUTE, ExitReason.COMPLETED)
+        latest = max(await scheduler.rows(Run), key=lambda run: run.epoch)
+        assert (latest.epoch, latest.due_at) == (2, NINE_FIFTEEN + 2 * TEN)
+
+
+@scenario
+async def test_a_start_may_replace_the_run_before(tmp_path: Path) -> None:
+    async with desk(tmp_path, {**EVERY_10_MIN, "overlap": "replace"}) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        await scheduler.settle(NINE_FIFTEEN + TEN)
+        assert (await scheduler.one(Run)).stop_reason == ExitReason.STOPPED_BY_SCHEDULE
+        await ended(scheduler, 1, NINE_FIFTEEN + TEN + SECOND, ExitReason.STOPPED_BY_SCHEDULE)
+        latest = max(await scheduler.rows(Run), key=lambda run: run.epoch)
+        assert (latest.epoch, latest.due_at) == (2, NINE_FIFTEEN + TEN)
+
+
+@scenario
+async def test_a_run_ends_at_its_time_limit(tmp_path: Path) -> None:
+    async with desk(tmp_path, {"kind": "manual", "max_runtime": "1h"}) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(NINE_FIFTEEN, lambda slots: slots.start("s"))
+        await started(scheduler)
+        hour = NINE_FIFTEEN + timedelta(hours=1)
+        settled = await scheduler.settle(hour - SECOND)
+        assert settled.wake_at == (hour,)
+        await scheduler.settle(hour)
+        assert (await scheduler.one(Run)).stop_reason == ExitReason.TIME_LIMIT
+        await ended(scheduler, 1, hour + SECOND, ExitReason.TIME_LIMIT)
+        slot = await scheduler.one(Slot)
+        assert (slot.intent, slot.retry_at, slot.failures) == ("auto", None, 0)
+
+
+# ---- by hand
+
+
+@scenario
+async def test_a_manual_stop_holds_through_every_window_until_it_is_resumed(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.at(NINE_FIFTEEN - MINUTE, lambda slots: slots.stop("s"))
+        again = Desk(scheduler.database)  # another scheduler, that remembers nothing
+        again.runner_appears()
+        for days in (0, 1, 4):
+            await again.settle(NINE_FIFTEEN + timedelta(days=days))
+        assert await again.rows(Run) == []
+        resumed = await again.at(
+            NINE_FIFTEEN + timedelta(days=4, minutes=1), lambda slots: slots.resume("s")
+        )
+        assert resumed.standing.run_id == "s-1"
+
+
+@scenario
+async def test_a_start_outside_the_window_runs_and_says_so(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+
+        async def start(slots: Slots) -> Any:
+            return await slots.start("s")
+
+        settled = await scheduler.at(EVENING_BEFORE, start)
+        assert settled.standing.run_id == "s-1"
+        assert "outside its window" in settled.standing.note
+        assert settled.dispatch.command.start_at is None
+        await started(scheduler, at=EVENING_BEFORE)
+        await scheduler.settle(NINE_FIFTEEN)
+        assert (await scheduler.one(Slot)).epoch == 1  # it serves the window too
+        assert await occurrences(scheduler) == [("start", "done")]
+
+
+# ---- clocks
+
+
+@scenario
+async def test_a_clock_that_is_set_back_doubles_nothing(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        back = NINE_FIFTEEN + MINUTE - timedelta(hours=1)
+        await look(scheduler, back)
+        run = await scheduler.one(Run)
+        assert run.stop_reason == ExitReason.STOPPED_BY_SCHEDULE  # it is before its window
+        await ended(scheduler, 1, back + SECOND, ExitReason.STOPPED_BY_SCHEDULE)
+        await scheduler.settle(NINE_FIFTEEN)
+        assert (await scheduler.one(Slot)).epoch == 2  # it runs again, at its time by this clock
+        assert (await scheduler.events()).count("start_missed") == 0
+
+
+@scenario
+async def test_a_clock_that_is_set_forward_catches_up(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - timedelta(minutes=30))
+        await scheduler.settle(NINE_FIFTEEN + timedelta(minutes=30))
+        run = await scheduler.one(Run)
+        assert (run.due_at, run.cause) == (NINE_FIFTEEN, "schedule")
