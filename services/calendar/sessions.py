@@ -1,93 +1,107 @@
-"""When a segment is open. Pure: facts and dates in, sessions out."""
+"""When a segment of our own facts is open. Pure: facts and dates in, days out."""
 
-import tomllib
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import cache
-from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
-from openbell.contracts.commands import Sessions
-from openbell.contracts.errors import UnknownExchange
-from openbell.contracts.model import Session
+from openbell.contracts.model import Closure, Session
+from services.calendar.days import Hours, Plan
+from services.calendar.facts import SATURDAY, Exceptional, Facts, load
 
-FACTS = Path(__file__).with_name("data") / "segments.toml"
-LONGEST = timedelta(days=800)
-SATURDAY = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Hours:
-    """A segment's usual hours, from a day on."""
-
-    since: date
-    opens: time
-    closes: time
+NEW_YORK = ZoneInfo("America/New_York")
+NOON = time(12)
+WEEKEND = "weekend"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """One part of an exchange that opens and closes as one."""
+    """One part of an exchange that opens and closes as one. A Calendar."""
 
-    code: str
-    timezone: str
-    hours: tuple[Hours, ...]
-    every_day: bool
-    covered_from: date
-    covered_until: date
+    facts: Facts
 
-    def session(self, day: date) -> Session | None:
-        """The session that opens on this local day; None on a weekend or an uncovered day."""
-        if not self.covered_from <= day <= self.covered_until:
-            return None
-        if day.weekday() >= SATURDAY and not self.every_day:
-            return None
-        hours = max((h for h in self.hours if h.since <= day), key=lambda h: h.since)
-        overnight = timedelta(days=hours.closes <= hours.opens)
+    @property
+    def code(self) -> str:
+        return self.facts.code
+
+    @property
+    def timezone(self) -> str:
+        return self.facts.timezone
+
+    @property
+    def covered_from(self) -> date:
+        if self.facts.every_day:
+            return self.facts.usual[0].since
+        return date(self.facts.years[0], 1, 1)
+
+    @property
+    def covered_until(self) -> date:
+        if self.facts.every_day:
+            return date.max - timedelta(days=1)
+        return date(self.facts.years[-1], 12, 31)
+
+    def plan(self, day: date) -> Plan:
+        exceptional = self.facts.exceptional.get(day)
+        if exceptional is not None:
+            return self._exceptional(day, exceptional)
+        if self.is_weekend(day):
+            return self._closure(day, WEEKEND, weekend=True)
+        opens_at, closes_at = self.usual(day)
+        return (Session(segment=self.code, day=day, opens_at=opens_at, closes_at=closes_at),)
+
+    def usual(self, day: date) -> tuple[datetime, datetime]:
+        return self._usual(day).on(day, self._zone)
+
+    def is_weekend(self, day: date) -> bool:
+        return day.weekday() >= SATURDAY and not self.facts.every_day
+
+    def _usual(self, day: date) -> Hours:
+        """Before the first day that is known of, what held on it."""
+        begun = [usual for usual in self.facts.usual if usual.since <= day]
+        usual = begun[-1] if begun else self.facts.usual[0]
+        if usual.us_summer and datetime.combine(day, NOON, NEW_YORK).dst():
+            return usual.us_summer
+        return usual.hours
+
+    def _exceptional(self, day: date, exceptional: Exceptional) -> Plan:
+        hours = exceptional.hours
+        if exceptional.opens:
+            hours = (Hours(exceptional.opens, self._usual(day).closes),)
+        if not hours:
+            return self._closure(day, exceptional.name, source=exceptional.source)
+        return tuple(self._session(day, each, exceptional) for each in hours)
+
+    def _session(self, day: date, hours: Hours, exceptional: Exceptional) -> Session:
+        opens_at, closes_at = hours.on(day, self._zone)
         return Session(
             segment=self.code,
-            opens_at=self._instant(day, hours.opens),
-            closes_at=self._instant(day + overnight, hours.closes),
+            day=day,
+            opens_at=opens_at,
+            closes_at=closes_at,
+            kind=exceptional.kind,
+            reason=exceptional.name,
+            source=exceptional.source,
         )
 
-    def _instant(self, day: date, at: time) -> datetime:
-        return datetime.combine(day, at, ZoneInfo(self.timezone)).astimezone(UTC)
+    def _closure(
+        self, day: date, reason: str, *, weekend: bool = False, source: str | None = None
+    ) -> Closure:
+        opens_at, closes_at = self.usual(day)
+        return Closure(
+            day=day,
+            reason=reason,
+            weekend=weekend,
+            opens_at=opens_at,
+            closes_at=closes_at,
+            source=source,
+        )
 
-
-def list_sessions(code: str, first: date, last: date) -> Sessions:
-    """The sessions that open on the local days from `first` to `last`.
-
-    Raises UnknownExchange.
-    """
-    segment = segments().get(code.upper())
-    if segment is None:
-        known = ", ".join(sorted(segments()))
-        raise UnknownExchange(f"there is no exchange {code[:32]!r}; known are {known}")
-    days = min(last - first, LONGEST).days + 1
-    found = (segment.session(first + timedelta(days=n)) for n in range(days))
-    return Sessions(
-        timezone=segment.timezone,
-        covered_from=segment.covered_from,
-        covered_until=segment.covered_until,
-        sessions=tuple(session for session in found if session is not None),
-    )
+    @property
+    def _zone(self) -> ZoneInfo:
+        return ZoneInfo(self.facts.timezone)
 
 
 @cache
 def segments() -> dict[str, Segment]:
-    facts = tomllib.loads(FACTS.read_text("utf-8"))
-    covered = facts.pop("covered")
-    return {code: _segment(code, fact, covered) for code, fact in facts.items()}
-
-
-def _segment(code: str, fact: dict[str, Any], covered: dict[str, date]) -> Segment:
-    every_day = bool(fact.get("every_day"))
-    return Segment(
-        code=code,
-        timezone=fact["timezone"],
-        hours=tuple(Hours(h["from"], h["opens"], h["closes"]) for h in fact["hours"]),
-        every_day=every_day,
-        covered_from=covered["from"],
-        covered_until=date.max - timedelta(days=1) if every_day else covered["until"],
-    )
+    """By code, in the order of the file."""
+    return {code: Segment(facts) for code, facts in load().items()}
