@@ -12,7 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from openbell import cli_accounts, cli_owner, client, credentials, show
+from openbell import (
+    cli_accounts,
+    cli_calendar,
+    cli_import,
+    cli_owner,
+    cli_schedules,
+    client,
+    credentials,
+    show,
+)
 from openbell.cli_options import (
     FAILED,
     HERE,
@@ -303,34 +312,6 @@ def resume(name: Name, as_json: Json = False, url: Url = HERE) -> None:
 
 
 @app.command()
-def schedule(
-    name: Name,
-    exchange: Annotated[str | None, typer.Option(help="Run on this exchange's days.")] = None,
-    start_at: Annotated[str | None, typer.Option("--start", help="From, like 09:15.")] = None,
-    stop_at: Annotated[str | None, typer.Option("--stop", help="Until, like 15:30.")] = None,
-    days: Annotated[str | None, typer.Option(help="Weekdays, like mon,tue,fri.")] = None,
-    always: Annotated[bool, typer.Option("--always", help="Around the clock.")] = False,
-    none: Annotated[bool, typer.Option("--none", help="Remove the schedule.")] = False,
-    as_json: Json = False,
-    url: Url = HERE,
-) -> None:
-    """Set when a strategy runs, in its exchange's local time."""
-    if sum((always, none, exchange is not None)) != 1:
-        raise typer.BadParameter("give one of --exchange with --start, --always, or --none")
-    spec: dict[str, Any] = {"kind": "always"}
-    if exchange is not None:
-        spec = {"kind": "market", "exchange": exchange, "start": start_at, "stop": stop_at}
-        spec |= {"weekdays": [day.strip() for day in days.lower().split(",")]} if days else {}
-    with client.connect(url) as openbell:
-        strategy_id = openbell.find(name)["id"]
-        if none:
-            outcome = openbell.request("DELETE", f"/python/schedule/{strategy_id}")
-        else:
-            outcome = openbell.request("POST", f"/python/schedule/{strategy_id}", json=spec)
-    show.outcome(outcome, as_json=as_json)
-
-
-@app.command()
 def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it writes.")] = False,
@@ -398,5 +379,8 @@ def _act(verb: str, name: str, wait_s: float, url: str, as_json: bool) -> None:
         raise typer.Exit(FAILED)  # it still cleans up, or will not end
 
 
+app.add_typer(cli_schedules.app)
+app.add_typer(cli_calendar.app, name="calendar")
+app.add_typer(cli_import.app)
 app.add_typer(cli_owner.app)
 app.add_typer(cli_accounts.app)

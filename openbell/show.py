@@ -3,8 +3,9 @@
 import json
 import textwrap
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rich.console import Console
 from rich.table import Table
@@ -44,6 +45,8 @@ def outcome(answer: dict[str, Any], *, as_json: bool) -> None:
     print(f"{strategy['name']} ({strategy['id']}): {strategy['status']}, {strategy['reason']}")
     if coming := _next(strategy):
         print(coming)
+    if strategy["warning"]:
+        print(f"warning: {strategy['warning']}")
     if answer["note"]:
         print(f"note: {answer['note']}")
 
@@ -153,6 +156,9 @@ def _end_of(stopped: dict[str, Any]) -> str | Text:
 def _next(strategy: dict[str, Any]) -> str:
     if strategy["status"] in {"running", "stopping"}:
         return f"stops {local(strategy['next_stop'])}" if strategy["next_stop"] else ""
+    due_at = strategy["run"]["due_at"] if strategy["run"] else None
+    if strategy["status"] == "starting" and due_at:
+        return f"starts {local(due_at)}"
     if strategy["retry_at"]:
         return f"retry {local(strategy['retry_at'])}"
     if strategy["intent"] == "stop" or not strategy["next_start"]:
@@ -162,3 +168,19 @@ def _next(strategy: dict[str, Any]) -> str:
 
 def local(instant: str) -> str:
     return datetime.fromisoformat(instant).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def day(written: str) -> str:
+    return date.fromisoformat(written).strftime("%a %Y-%m-%d")
+
+
+def time_in(zone: str, instant: str | None, day: str) -> str:
+    """The time of day; with its date, when that is another day's."""
+    if instant is None:
+        return ""
+    try:
+        moment = datetime.fromisoformat(instant).astimezone(ZoneInfo(zone))
+    except ZoneInfoNotFoundError:  # this machine knows fewer zones than the server
+        return local(instant)
+    time = f"{moment:%H:%M:%S}".removesuffix(":00")
+    return time if moment.date().isoformat() == day else f"{time} on {moment:%a %d %b}"

@@ -87,7 +87,7 @@ class Audit:
             session.add_all(entries)
 
     @contextlib.asynccontextmanager
-    async def requesting(self, act: Act, on: Sequence[On]) -> AsyncGenerator[None]:
+    async def requesting(self, act: Act, on: Sequence[On | None]) -> AsyncGenerator[None]:
         """Tells that it was requested, and how it ended, if not well. That it is done, whoever
         asks tells with what it changed.
         """

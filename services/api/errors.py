@@ -1,7 +1,7 @@
 """One mapping from domain errors, and from the framework's, to problem+json (RFC 9457)."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 from fastapi import FastAPI, Request
@@ -17,10 +17,15 @@ from openbell.contracts.errors import (
     RequestRefused,
     TooManyTries,
 )
+from openbell.contracts.schedules import AnySchedule
 
 MEDIA_TYPE = "application/problem+json"
-KINDS = {"always", "market"}
+KINDS = {get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(AnySchedule)}
 """Of schedules: the validator names them before the field, the user did not."""
+MOST = 50
+"""Fields that are told to be wrong at once."""
+LONGEST = 300
+"""Characters of a field's name or of what is wrong with it: both may hold what was sent."""
 PLAIN = {404: NoSuchPage, 405: MethodNotAllowed}
 
 log = structlog.get_logger()
@@ -33,7 +38,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation(_request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        errors = [_field(item) for item in error.errors()]
+        errors = [_field(item) for item in error.errors()[:MOST]]
         detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors)
         return _answer(InvalidRequest(detail[:1000], errors=errors))
 
@@ -58,6 +63,11 @@ def _answer(error: OpenbellError, headers: dict[str, str] | None = None) -> JSON
 
 
 def _field(error: dict[str, Any]) -> dict[str, str]:
-    parts = [str(part) for part in error["loc"] if part != "body"]
-    place = ".".join(parts[1:] if len(parts) > 1 and parts[0] in KINDS else parts)
-    return {"field": place or "body", "message": str(error["msg"]).removeprefix("Value error, ")}
+    """Named as the user did: without the part of the request, or the kind of schedule."""
+    place, *parts = (str(part) for part in error["loc"])
+    if len(parts) > 1 and parts[0] in KINDS:
+        parts = parts[1:]
+    if error["type"].startswith("union_tag"):
+        parts = [*parts, "kind"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return {"field": (".".join(parts) or place)[:LONGEST], "message": message[:LONGEST]}

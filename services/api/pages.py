@@ -1,4 +1,4 @@
-"""The pages: a list of strategies that stays live, signing in, the account."""
+"""The pages: a list of strategies that stays live, signing in, the account, the calendar."""
 
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -12,6 +12,7 @@ PAGES = {
     "/login": "login.html",
     "/join": "join.html",
     "/account": "account.html",
+    "/markets": "markets.html",
 }
 HEADERS = [
     (

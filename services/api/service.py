@@ -32,7 +32,7 @@ from services.api.context import Context
 from services.api.limits import limited
 from services.api.listing import listed
 from services.api.pages import PAGE, PAGES, guarded
-from services.api.routes import admin, auth, sharing, strategies, variables
+from services.api.routes import admin, auth, calendar, schedules, sharing, strategies, variables
 from services.api.store import Store
 from services.api.variables.delivery import Delivery
 from services.api.variables.keyring import Keyring
@@ -55,7 +55,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     errors.install(app)
-    for routes in (strategies, sharing, variables, auth, admin):
+    for routes in (strategies, schedules, sharing, variables, calendar, auth, admin):
         app.include_router(routes.router)
     for path, file in PAGES.items():
         app.add_api_route(path, _page(file), include_in_schema=False)

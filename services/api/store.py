@@ -100,6 +100,10 @@ class Store:
             self._outbox.add(session, event)
         self._outbox.wake()
 
+    async def schedule(self, strategy_id: str) -> ScheduleRow | None:
+        async with self._database.read() as session:
+            return await session.get(ScheduleRow, strategy_id)
+
     async def set_schedule(self, act: StrategyAct, spec: dict[str, Any]) -> None:
         """Raises UnknownStrategy."""
         now = utc_now()

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from openbell.contracts.base import Utc
+from openbell.contracts.base import Utc, utc_now
 from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
 from openbell.db.models import Run, ScheduleRow, Slot, Strategy
 from openbell.identity import Caller
@@ -74,6 +74,7 @@ class StrategyView(BaseModel):
     reason: str = Field(description="Why it has this status, in words.")
     next_start: Utc | None
     next_stop: Utc | None
+    warning: str | None = Field(description="What to know of its schedule before it matters.")
     retry_at: Utc | None
     intent: Intent
     restart: RestartPolicy
@@ -115,6 +116,7 @@ def strategy_view(
         reason=reason,
         next_start=slot.next_start,
         next_stop=slot.next_stop,
+        warning=slot.warning,
         retry_at=slot.retry_at,
         intent=Intent(slot.intent),
         restart=RestartPolicy(strategy.restart),
@@ -163,6 +165,8 @@ def _live(run: Run, slot: Slot) -> tuple[Status, str]:
         return Status.WAITING, slot.waiting
     if run.state == RunState.RUNNING:
         return Status.RUNNING, _CAUSES[Cause(run.cause)]
+    if run.due_at is not None and run.due_at > utc_now() and run.state in _AHEAD:
+        return Status.STARTING, run.detail or _AHEAD[RunState(run.state)]
     return Status.STARTING, run.detail or _CAUSES[Cause(run.cause)]
 
 
@@ -198,6 +202,12 @@ def _ending(run: Run | None) -> str:
         words += f" with exit code {run.exit_code}"
     return f"{words}: {run.detail}" if run.detail else words
 
+
+_AHEAD = {
+    RunState.GRANTED: "being prepared; it starts at its instant",
+    RunState.PREPARING: "being prepared; it starts at its instant",
+    RunState.PARKED: "prepared; it starts at its instant",
+}
 
 _OUTLOOKS = {
     Outlook.UNKNOWN: Status.WAITING,

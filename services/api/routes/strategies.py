@@ -1,34 +1,22 @@
-"""The strategies of the caller: upload, watch, start, stop, schedule, delete."""
+"""The strategies of the caller: upload, watch, start, stop, delete."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
-from openbell.contracts.base import utc_now
 from openbell.contracts.commands import (
-    ListSessions,
     LogChunk,
-    PlanStrategy,
     RestartStrategy,
     ResumeStrategy,
     RetireStrategy,
-    Standing,
     StartStrategy,
     StopStrategy,
 )
-from openbell.contracts.errors import (
-    InvalidRequest,
-    ServiceUnavailable,
-    StrategyIsRunning,
-    UnknownExchange,
-    UnknownRun,
-)
+from openbell.contracts.errors import StrategyIsRunning, UnknownRun
 from openbell.contracts.model import RestartPolicy, RunState, Scope
-from openbell.contracts.schedules import Market, Schedule, stored
 from openbell.db.models import Run
 from services.api import uploads
 from services.api.access import (
@@ -41,10 +29,11 @@ from services.api.access import (
     on_strategy,
     own,
 )
-from services.api.acts import StrategyAct
 from services.api.audit import entry
 from services.api.context import Api
+from services.api.exchanges import code_of
 from services.api.logs import LogView, log_view, read_masked
+from services.api.outcomes import Outcome, outcome
 from services.api.pages import PAGE
 from services.api.stopping import Hold, Stopped, StopWait, stop_all
 from services.api.view import RunView, StrategyView, has_ended, run_view
@@ -60,13 +49,6 @@ Wait = Annotated[
     float,
     Query(ge=0, le=60, description="Answer only once it is done, after at most so many seconds."),
 ]
-
-
-class Outcome(BaseModel):
-    """The strategy after what was asked for, and what its user should know."""
-
-    note: str | None = None
-    strategy: StrategyView
 
 
 class StrategyList(BaseModel):
@@ -137,7 +119,7 @@ async def upload(
     source = uploads.check_source(file.filename, await file.read(), api.settings.max_source_bytes)
     chosen = uploads.check_name(name, source.filename)
     variables = uploads.check_form(parameters, secrets, uses)
-    segment = await _known_exchange(api, exchange) if exchange else None
+    segment = await code_of(api.bus, exchange) if exchange else None
     strategy_id = await api.store.create(
         act,
         chosen,
@@ -155,10 +137,10 @@ async def upload(
 async def start(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
     """At any time, whatever its schedule says. With `wait`, until it runs or has failed to."""
     standing = await api.command(act, StartStrategy(strategy_id=act.id))
-    return await _outcome(
+    return await outcome(
         api,
         act,
-        standing,
+        standing.note,
         lambda view: (
             view.run is not None
             and view.run.epoch >= standing.epoch
@@ -172,7 +154,7 @@ async def start(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
 async def stop(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
     """It stays stopped until it is started or resumed. With `wait`, until all of it is gone."""
     standing = await api.command(act, StopStrategy(strategy_id=act.id))
-    return await _outcome(api, act, standing, has_ended, wait)
+    return await outcome(api, act, standing.note, has_ended, wait)
 
 
 @router.post("/restart/{strategy_id}", status_code=202, summary="Stop and start a strategy")
@@ -180,10 +162,10 @@ async def restart(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
     """The new run begins when the old one is gone. With `wait`, until the new one runs."""
     epoch = act.strategy.run.epoch if act.strategy.run else 0
     standing = await api.command(act, RestartStrategy(strategy_id=act.id))
-    return await _outcome(
+    return await outcome(
         api,
         act,
-        standing,
+        standing.note,
         lambda view: (
             view.run is not None
             and view.run.epoch > epoch
@@ -196,7 +178,7 @@ async def restart(act: Operating, api: Api, wait: Wait = 0) -> Outcome:
 @router.post("/resume/{strategy_id}", status_code=202, summary="Let the schedule decide again")
 async def resume(act: Operating, api: Api) -> Outcome:
     standing = await api.command(act, ResumeStrategy(strategy_id=act.id))
-    return await _outcome(api, act, standing)
+    return await outcome(api, act, standing.note)
 
 
 @router.post("/stop-all", summary="Stop all your strategies")
@@ -207,24 +189,6 @@ async def stop_mine(
     them.
     """
     return await stop_all(api, act, act.caller.user, wait, hold=hold)
-
-
-@router.post("/schedule/{strategy_id}", summary="Set when a strategy runs")
-async def set_schedule(schedule: Schedule, act: Editing, api: Api) -> Outcome:
-    """Checked as a whole first: on any error the old schedule stays as it was."""
-    if isinstance(schedule, Market):
-        segment = await _known_exchange(api, schedule.exchange)
-        schedule = schedule.model_copy(update={"exchange": segment})
-    await api.store.set_schedule(act, stored(schedule))
-    return await _replanned(api, act)
-
-
-@router.delete("/schedule/{strategy_id}", summary="Remove a strategy's schedule")
-async def remove_schedule(act: Editing, api: Api) -> Outcome:
-    """What runs goes on; nothing starts or stops it any more but you."""
-    if not await api.store.remove_schedule(act):
-        return Outcome(note="it had no schedule", strategy=act.strategy)
-    return await _replanned(api, act)
 
 
 class Deleted(BaseModel):
@@ -301,50 +265,3 @@ async def _read_log(api: Api, run: Run, offset: int, limit: int, wait_s: float) 
         if not run.live:
             raise
         return log_view(run, LogChunk(offset=0, next_offset=0, size=0, data=b""))
-
-
-async def _outcome(
-    api: Api,
-    act: StrategyAct,
-    standing: Standing,
-    so: Callable[[StrategyView], bool] = lambda _: True,
-    wait: float = 0,
-) -> Outcome:
-    api.board.mark(act.id)
-    return await _seen(api, act, standing.note, so, wait)
-
-
-async def _replanned(api: Api, act: StrategyAct) -> Outcome:
-    """The schedule is kept already; a scheduler that is away reads it when it is back."""
-    try:
-        standing = await api.bus.request(PlanStrategy(strategy_id=act.id))
-    except ServiceUnavailable as error:
-        api.board.mark(act.id)
-        return await _seen(api, act, f"kept; it takes effect later: {error.detail}")
-    return await _outcome(api, act, standing)
-
-
-async def _seen(
-    api: Api,
-    act: StrategyAct,
-    note: str | None,
-    so: Callable[[StrategyView], bool] = lambda _: True,
-    wait: float = 0,
-) -> Outcome:
-    """The strategy once it is so, as the caller sees it."""
-    view = await api.board.wait_for(act.id, so, wait)
-    return Outcome(note=note, strategy=view.model_copy(update={"access": act.strategy.access}))
-
-
-async def _known_exchange(api: Api, exchange: str) -> str:
-    """The exchange's code. Raises UnknownExchange, naming the field."""
-    today = utc_now().date()
-    code = exchange.strip().upper()
-    if not code.isascii() or len(code) > 32 or "\0" in code:
-        raise InvalidRequest("exchange: write a code like NSE")
-    try:
-        await api.bus.request(ListSessions(segment=code, first=today, last=today))
-    except UnknownExchange as error:
-        field = {"field": "exchange", "message": error.detail}
-        raise UnknownExchange(error.detail, errors=[field]) from None
-    return code

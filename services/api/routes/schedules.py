@@ -1,0 +1,70 @@
+"""When a strategy runs: set it, remove it, see what it will do."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from openbell.contracts.base import utc_now
+from openbell.contracts.commands import PlanStrategy, Preview, PreviewSchedule
+from openbell.contracts.errors import OpenbellError
+from openbell.contracts.schedules import SCHEDULE, AnySchedule, Schedule, stored
+from services.api.access import Editing, Own, Reading
+from services.api.acts import StrategyAct
+from services.api.context import Api, Context
+from services.api.exchanges import ANSWER_S, with_code
+from services.api.outcomes import Outcome, outcome
+
+router = APIRouter(prefix="/python", tags=["schedules"])
+
+NOTHING = Preview(timezone="UTC", days=(), warning="it has no schedule")
+
+Days = Annotated[int, Query(ge=1, le=366, description="From today on, so many.")]
+
+
+@router.post("/schedule/{strategy_id}", summary="Set when a strategy runs")
+async def set_schedule(schedule: Schedule, act: Editing, api: Api) -> Outcome:
+    """Checked as a whole first: on any error the old schedule stays as it was."""
+    await api.store.set_schedule(act, stored(await with_code(api.bus, schedule)))
+    return await _replanned(api, act)
+
+
+@router.delete("/schedule/{strategy_id}", summary="Remove a strategy's schedule")
+async def remove_schedule(act: Editing, api: Api) -> Outcome:
+    """What runs goes on; nothing starts or stops it any more but you."""
+    if not await api.store.remove_schedule(act):
+        return Outcome(note="it had no schedule", strategy=act.strategy)
+    return await _replanned(api, act)
+
+
+@router.get("/preview/{strategy_id}", summary="Tell what a strategy's schedule will do")
+async def preview(act: Reading, api: Api, days: Days = 30) -> Preview:
+    """Day by day, each start and stop with its reason, each day left out with its own."""
+    row = await api.store.schedule(act.id)
+    if row is None:
+        return NOTHING
+    schedule = SCHEDULE.validate_python(row.spec)
+    return await _previewed(api, schedule, row.updated_at, utc_now(), days)
+
+
+@router.post("/preview", summary="Tell what a schedule would do")
+async def preview_unsaved(schedule: Schedule, act: Own, api: Api, days: Days = 30) -> Preview:  # noqa: ARG001 - whoever may read may ask
+    """If it was set now. Nothing is kept."""
+    now = utc_now()
+    return await _previewed(api, await with_code(api.bus, schedule), now, now, days)
+
+
+async def _previewed(
+    api: Context, schedule: AnySchedule, since: datetime, now: datetime, days: int
+) -> Preview:
+    asked = PreviewSchedule(schedule=schedule, since=since, first=now, days=days)
+    return await api.bus.request(asked, timeout_s=ANSWER_S)
+
+
+async def _replanned(api: Context, act: StrategyAct) -> Outcome:
+    """The schedule is kept already, whatever comes of telling the scheduler, which looks anyway."""
+    try:
+        standing = await api.bus.request(PlanStrategy(strategy_id=act.id))
+    except OpenbellError as error:
+        return await outcome(api, act, f"kept; it takes effect later: {error.detail}")
+    return await outcome(api, act, standing.note)
