@@ -6,7 +6,7 @@ journal until the stream has it.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -41,6 +41,8 @@ LEARN_S = 5
 to start too."""
 REAP_S = 10
 """How long after the last rung of the ladder the trees may take to be gone."""
+WAVE = 100
+"""Reports on their way to the stream at one time."""
 
 log = structlog.get_logger()
 
@@ -185,6 +187,7 @@ class Supervisor:
             ),
             log=self._log(command.strategy_id, command.run_id),
             ladder=command.ladder,
+            start_at=command.start_at,
         )
 
     async def _variables(self, run_id: str, epoch: int) -> RunVariables:
@@ -263,11 +266,13 @@ class Supervisor:
 
     async def _watch(self, recovery: Recovery) -> None:
         """Pass on what happened while nobody watched; say that this is all; go on watching."""
-        if recovery.acknowledged >= recovery.observed:
+        told_all = recovery.acknowledged >= recovery.observed
+        if told_all:
             await self._come_up()
-        async for observation in self._backend.observations(recovery.acknowledged):
-            await self._pass_on(observation)
-            if observation.number == recovery.observed:
+        async for observations in self._backend.observations(recovery.acknowledged):
+            await self._pass_on(observations)
+            if not told_all and observations[-1].number >= recovery.observed:
+                told_all = True
                 await self._come_up()
 
     async def _come_up(self) -> None:
@@ -275,14 +280,18 @@ class Supervisor:
         event = RunnerCameUp(runner=self._runner, at=self._clock(), run_ids=runs)
         await self._send(event, f"{self._runner}-up-{event.at.timestamp()}")
 
-    async def _pass_on(self, observation: Observation) -> None:
-        """In this order: the stream has it, then the journal may forget it."""
-        if observation.state is not RunState.PREPARING:
-            report = self._report_of(observation, await self._detail(observation))
-            await self._send(report, f"{report.run_id}-{report.state}")
-        await self._backend.acknowledge(observation.number)
-        if observation.state is RunState.EXITED:
-            self._drop_live(observation.run_id)
+    async def _pass_on(self, observations: Sequence[Observation]) -> None:
+        """In this order: the stream has them, then the journal may forget them."""
+        for wave in _waves(observations):
+            await asyncio.gather(*map(self._tell, wave))
+        await self._backend.acknowledge(observations[-1].number)
+        for observation in observations:
+            if observation.state is RunState.EXITED:
+                self._drop_live(observation.run_id)
+
+    async def _tell(self, observation: Observation) -> None:
+        report = self._report_of(observation, await self._detail(observation))
+        await self._send(report, f"{report.run_id}-{report.state}")
 
     async def _detail(self, observation: Observation) -> str | None:
         """Why it failed: the last line of its log. Nothing, if its secrets cannot be learned."""
@@ -366,6 +375,22 @@ class Supervisor:
             log.warning("some strategies would not end", runs=sorted(self._live))
         with contextlib.suppress(BackendLost):
             await self._backend.shut_down()
+
+
+def _waves(observations: Iterable[Observation]) -> Iterator[Sequence[Observation]]:
+    """Those that may be sent side by side. Of one strategy each must be stored before the next
+    is sent: if one had to be sent again, it would come after the next.
+    """
+    wave: dict[str, Observation] = {}
+    for observation in observations:
+        if observation.state is RunState.PREPARING:
+            continue
+        if observation.strategy_id in wave or len(wave) >= WAVE:
+            yield list(wave.values())
+            wave = {}
+        wave[observation.strategy_id] = observation
+    if wave:
+        yield list(wave.values())
 
 
 def _mask(found: RunVariables) -> Mask:

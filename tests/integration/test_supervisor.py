@@ -4,8 +4,9 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -17,7 +18,7 @@ from openbell.contracts.commands import (
     RunVariables,
     StartRun,
 )
-from openbell.contracts.errors import UnknownRun
+from openbell.contracts.errors import ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RUNNER_EVENT, RunReported
 from openbell.contracts.model import ExitReason, RunState, StopStep, stop_ladder
 from openbell.sealing import RunnerKey
@@ -77,9 +78,9 @@ class Remembering:
 
     async def stop(self, run_id: str, ladder: Sequence[StopStep], reason: ExitReason) -> None: ...
 
-    async def observations(self, after: int) -> AsyncIterator[Observation]:
+    async def observations(self, after: int) -> AsyncIterator[Sequence[Observation]]:
         while True:
-            yield await self.happened.get()
+            yield [await self.happened.get()]
 
     async def acknowledge(self, number: int) -> None:
         self.acknowledged = number
@@ -333,5 +334,117 @@ def test_a_run_whose_variables_were_sealed_for_another_runner_does_not_start(
                         await asyncio.sleep(0.01)
             assert (told[0].reason, backend.started) == (ExitReason.START_FAILED, [])
             assert "not sealed for this runner" in (told[0].detail or "")
+
+    asyncio.run(scenario())
+
+
+class Bursting(Remembering):
+    """A backend in which all of this has happened, and is told at once."""
+
+    def __init__(self, burst: Sequence[Observation], observed: int = 0) -> None:
+        super().__init__(())
+        self.burst = burst
+        self.observed = observed
+        self.acknowledgements: list[int] = []
+
+    async def recover(self) -> Recovery:
+        return Recovery(self.live, 0, self.observed)
+
+    async def observations(self, after: int) -> AsyncIterator[Sequence[Observation]]:
+        yield self.burst
+        await asyncio.Event().wait()
+
+    async def acknowledge(self, number: int) -> None:
+        self.acknowledged = number
+        self.acknowledgements.append(number)
+
+
+def a_burst(runs: int) -> list[Observation]:
+    """All are parked, then all start, then all end."""
+    told: list[Observation] = []
+    for state in (RunState.PREPARING, RunState.PARKED, RunState.RUNNING, RunState.EXITED):
+        for run in range(runs):
+            now = datetime.now(UTC)
+            told.append(Observation(len(told) + 1, now, f"s{run}-1", f"s{run}", 1, state))
+    return told
+
+
+STATES = [RunState.PARKED, RunState.RUNNING, RunState.EXITED]
+
+
+def test_a_burst_is_told_in_order_and_acknowledged_once(nats: NatsServer, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            backend = Bursting(a_burst(150), observed=600)
+            async with supervised(tmp_path, bus, backend).running():
+                await until_told(bus, backend)
+                async with asyncio.timeout(20):
+                    while (await bus.stream_state(RUNNERS)).last < 451:
+                        await asyncio.sleep(0.01)
+            told = await reports(bus)
+            for run in range(150):
+                assert [one.state for one in told if one.strategy_id == f"s{run}"] == STATES
+            last = await bus.next_stored(RUNNERS, 450)
+            assert last is not None
+            assert "runner_came_up" in last.payload.decode(), "it comes after all that was"
+            assert backend.acknowledgements == [600]
+
+    asyncio.run(scenario())
+
+
+def test_a_report_that_must_be_sent_again_is_not_overtaken_by_its_next(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has ended would be said to run; and nothing is forgotten before it is stored."""
+    monkeypatch.setattr(module, "RETRY_S", 0.1)
+    report = Bus.report
+    away = {"s0-1-running", "s1-1-running"}
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            backend = Bursting(a_burst(3))
+
+            async def failing_once(bus: Bus, event: RunReported, message_id: str) -> None:
+                assert backend.acknowledged == 0
+                if message_id in away:
+                    away.discard(message_id)
+                    raise ServiceUnavailable("the stream did not confirm")
+                await report(bus, event, message_id)
+
+            monkeypatch.setattr(Bus, "report", failing_once)
+            async with supervised(tmp_path, bus, backend).running():
+                await until_told(bus, backend)
+            told = await reports(bus)
+            for run in range(3):
+                assert [one.state for one in told if one.strategy_id == f"s{run}"] == STATES
+            assert not away
+
+    asyncio.run(scenario())
+
+
+def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: Path) -> None:
+    class Holding(Remembering):
+        specs: ClassVar[list[RunSpec]] = []
+
+        async def start(self, spec: RunSpec) -> RunHandle:
+            self.specs.append(spec)
+            return LIVE
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await api(bus)
+            body = b"print(1)"
+            digest = hashlib.sha256(body).hexdigest()
+            await bus.put_artifact(digest, body)
+            bell = datetime.now(UTC) + timedelta(seconds=60)
+            backend = Holding(())
+            supervisor = supervised(tmp_path, bus, backend)
+            async with supervisor.running(), asyncio.timeout(20):
+                start = START.model_copy(update={"sha256": digest, "start_at": bell})
+                await supervisor.start(start)
+                while not backend.specs:
+                    await asyncio.sleep(0.01)
+            assert backend.specs[0].start_at == bell
+            assert await reports(bus) == []
 
     asyncio.run(scenario())

@@ -62,6 +62,24 @@ class House:
     ) -> Started:
         """Starts the script under a strategy of the same name as the run."""
         argv = [SH, "-c", script] if sh else [sys.executable, "-I", "-S", "-c", script]
+        started = await self.start(client, argv, run, epoch)
+        assert started is not None
+        return started
+
+    async def hold(
+        self, client: WardenClient, script: str, at: float, run: str = "a", *, epoch: int = 1
+    ) -> Started | None:
+        """Starts the script at this instant."""
+        return await self.start(client, [SH, "-c", script], run, epoch, at)
+
+    async def start(
+        self,
+        client: WardenClient,
+        argv: Sequence[str],
+        run: str,
+        epoch: int,
+        at: float | None = None,
+    ) -> Started | None:
         return await client.start(
             run=run,
             strategy=run.partition("#")[0],
@@ -71,6 +89,7 @@ class House:
             env={"PATH": os.environ["PATH"], "TOKEN": self.token},
             log=self.log(run),
             ladder=LADDER,
+            at=at,
         )
 
     def log(self, run: str) -> Path:
@@ -80,10 +99,11 @@ class House:
         """Waits for the runs to be over; fails when anything is told of one twice."""
         async with self.client() as client, asyncio.timeout(15):
             found: dict[str, Entry] = {}
-            async for entry in client.entries(0):
-                if entry.kind == "exited":
-                    assert entry.run not in found
-                    found[entry.run] = entry
+            async for entries in client.entries(0):
+                for entry in entries:
+                    if entry.kind == "exited":
+                        assert entry.run not in found
+                        found[entry.run] = entry
                 if found.keys() >= set(runs):
                     return found
         raise AssertionError
@@ -171,7 +191,7 @@ def play(scene: Awaitable[None]) -> None:
     asyncio.run(scenes())
 
 
-async def first(entries: AsyncIterator[Entry]) -> Entry:
+async def first(entries: AsyncIterator[Sequence[Entry]]) -> Sequence[Entry]:
     return await anext(entries)
 
 
@@ -301,7 +321,7 @@ def test_a_start_that_cannot_be_says_why_and_is_journalled(house: House):
         ]
         async with house.client() as client:
 
-            async def start(run: str, epoch: int, **misfit: Any) -> Started:
+            async def start(run: str, epoch: int, **misfit: Any) -> Started | None:
                 fit: dict[str, Any] = {"argv": [SH], "cwd": Path("/"), "log": house.log("x")}
                 order = {**fit, **misfit}
                 return await client.start(
@@ -414,6 +434,7 @@ exit 4
             await house.run(client, script, "a#1")
             await house.said("up", "a#1")
             main = (await client.list())[0].pid
+            assert main is not None
             await until(lambda: not psutil.pid_exists(main))
             assert await refusal(house.run(client, "true", "a#2", epoch=2)) == "busy"
             exits = await house.exits("a#1")
@@ -473,6 +494,148 @@ def test_kill_9_of_the_runner_loses_no_exit_code(house: House):
             assert [exits[f"r{n}"].exit_code for n in range(20)] == list(range(20))
             with pytest.raises(psutil.NoSuchProcess):
                 psutil.Process(runner.pid)
+
+    play(scene())
+
+
+NOW = "date +%s.%N"
+
+
+def test_a_held_start_begins_at_its_instant_and_not_before(house: House):
+    async def scene() -> None:
+        async with house.client() as client:
+            at = time.time() + 0.5
+            assert await house.hold(client, NOW, at) is None
+            assert await house.hold(client, NOW, at) is None
+            (held,) = await client.list()
+            assert (held.run, held.state, held.pid) == ("a", "parked", None)
+            assert [entry["kind"] for entry in house.journal()] == ["parked"]
+            exits = await house.exits("a")
+            assert exits["a"].reason == "completed"
+        (said,) = house.log("a").read_text().split()
+        assert at <= float(said)
+        assert [entry["kind"] for entry in house.journal()] == ["parked", "started", "exited"]
+        assert house.token not in json.dumps(house.journal())
+
+    play(scene())
+
+
+def test_a_held_start_can_be_stopped_and_keeps_its_warden_from_ending(house: House):
+    async def scene() -> None:
+        async with house.client() as client:
+            await house.hold(client, "echo up", time.time() + 60)
+            os.kill(client.pid, signal.SIGTERM)
+            assert await refusal(client.shutdown()) == "busy"
+            assert await refusal(house.hold(client, "true", 0, "a#2", epoch=2)) == "busy"
+            await client.stop("a", "stopped_by_user", PATIENT)
+            with pytest.raises(WardenUnavailable):
+                async for _ in client.entries(100):
+                    pass
+        assert [entry["kind"] for entry in house.journal()] == ["parked", "exited"]
+        assert house.journal()[-1]["reason"] == "stopped_by_user"
+        assert not house.log("a").exists()
+
+    play(scene())
+
+
+HOLDER = """
+import asyncio, sys, time
+from pathlib import Path
+from services.runner.backends.warden_client import WardenClient
+
+async def main(folder, token):
+    client = await WardenClient.connect(folder)
+    for n in range(20):
+        await client.start(
+            run=f"r{n}", strategy=f"s{n}", epoch=1, argv=["/bin/sh", "-c", "date +%s.%N", token],
+            cwd=folder, env={"PATH": "/usr/bin:/bin"}, log=folder / f"r{n}.log",
+            ladder=[("SIGTERM", 1.0), ("SIGKILL", 0.0)], at=float(sys.argv[3]),
+        )
+    print("held", flush=True)
+    await asyncio.sleep(100)
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+def test_what_a_killed_runner_had_parked_starts_all_the_same(house: House):
+    at = time.time() + 2
+    runner = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(house.folder), house.token, repr(at)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    with runner:
+        assert runner.stdout is not None
+        assert runner.stdout.readline() == b"held\n"
+        runner.kill()
+    assert time.time() < at
+
+    async def scene() -> None:
+        exits = await house.exits(*(f"r{n}" for n in range(20)))
+        assert {entry.reason for entry in exits.values()} == {"completed"}
+        for n in range(20):
+            (said,) = (house.folder / f"r{n}.log").read_text().split()
+            assert at <= float(said)
+
+    play(scene())
+
+
+def test_a_warden_killed_while_holding_starts_nothing_and_says_so(house: House):
+    async def scene() -> None:
+        async with house.client() as client:
+            at = time.time() + 1
+            await house.hold(client, "echo up", at)
+            await house.hold(client, "echo up", at, "b")
+            os.kill(client.pid, signal.SIGKILL)
+        async with house.client() as client:
+            exits = await house.exits("a", "b")
+            for entry in exits.values():
+                assert entry.reason == "start_failed"
+                assert "held the start" in (entry.detail or "")
+            assert await client.list() == []
+            assert await house.hold(client, NOW, at, "a#2", epoch=2) is None
+            await house.exits("a#2")
+        assert not house.log("a").exists()
+        assert float(house.log("a#2").read_text()) >= at
+
+    play(scene())
+
+
+def test_a_warden_killed_in_the_midst_of_many_starts_loses_none_and_repeats_none(house: House):
+    runs = [f"r{n}" for n in range(60)]
+
+    async def scene() -> None:
+        async with house.client() as client:
+            at = time.time() + 0.5
+            script = "echo up; while [ ! -e go ]; do sleep 0.05; done"
+            await asyncio.gather(*(house.hold(client, script, at, run) for run in runs))
+            await house.said("up", runs[20])
+            os.kill(client.pid, signal.SIGKILL)
+        async with house.client() as client:
+            lives = {run.run for run in await client.list()}
+            exits = await house.exits(*(set(runs) - lives))
+            assert {entry.reason for entry in exits.values()} <= {"start_failed"}
+            assert lives >= set(runs[:21])
+            (house.folder / "go").touch()
+            await house.exits(*runs)
+        said = {run for run in runs if house.log(run).exists() and house.log(run).read_text()}
+        assert said == lives
+        assert all(house.log(run).read_text() == "up\n" for run in said)
+
+    play(scene())
+
+
+def test_a_warden_of_an_earlier_release_is_asked_at_the_instant(house: House):
+    """It would ignore the instant."""
+
+    async def scene() -> None:
+        async with house.client() as client:
+            client.holds = False
+            at = time.time() + 0.3
+            assert await house.hold(client, NOW, at) is not None
+            await house.exits("a")
+        assert float(house.log("a").read_text()) >= at
 
     play(scene())
 

@@ -54,6 +54,8 @@ class RunSpec:
     log: Path
     ladder: tuple[StopStep, ...]
     """How it wants to be stopped."""
+    start_at: datetime | None = None
+    """The instant until which it is held, prepared. None, or the past: it starts at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class RunHandle:
     strategy_id: str
     epoch: int
     reference: str
-    """What finds it again: a process's identity, a container's id."""
+    """What finds it again: a process's identity, a container's id; nothing while it is held."""
     ladder: tuple[StopStep, ...]
     """How it wants to be stopped, as its spec said."""
 
@@ -124,9 +126,12 @@ class Backend(Protocol):
     - before `recover`: nothing else may be called;
     - `start` of a run that runs, or has run: answers with its handle, and starts nothing;
     - `start` of an epoch that is not above the last of its strategy: StartRefused;
+    - `start` with an instant ahead: answers once it is held, and observes `parked`; at the instant
+      it starts by the host's wall clock, with or without a runner. `stop` ends it on the spot;
     - the runner dies: runs go on, ends are kept; the next `recover` and `observations` tell all;
     - the owner itself dies and is started anew: what is alive is found again by its identity, and
-      what cannot be known of the rest is said as `lost`.
+      what cannot be known of the rest is said as `lost`. What it held did not start, and that is
+      observed: variables are written down nowhere.
     """
 
     @property
@@ -147,8 +152,10 @@ class Backend(Protocol):
         """
         ...
 
-    def observations(self, after: int) -> AsyncIterator[Observation]:
-        """All with a greater number, in order, then all that happens. Raises BackendLost."""
+    def observations(self, after: int) -> AsyncIterator[Sequence[Observation]]:
+        """All with a greater number, in order, then all that happens, as many at once as are
+        there. Raises BackendLost.
+        """
         ...
 
     async def acknowledge(self, number: int) -> None:

@@ -22,9 +22,11 @@ from services.runner.backends.warden_client import (
     WardenRefused,
     WardenUnavailable,
 )
+from services.runner.warden.protocol import Entry
 
 STATES = {
     "starting": RunState.PREPARING,
+    "parked": RunState.PARKED,
     "started": RunState.RUNNING,
     "stopping": RunState.STOPPING,
     "exited": RunState.EXITED,
@@ -64,7 +66,7 @@ class ProcessBackend:
                 run.run,
                 run.strategy,
                 run.epoch,
-                f"{run.pid}:{run.start_ticks}",
+                "" if run.pid is None else f"{run.pid}:{run.start_ticks}",
                 tuple(StopStep(signal=signal, wait_s=wait) for signal, wait in run.ladder),
             )
             for run in live
@@ -83,13 +85,14 @@ class ProcessBackend:
                 env=spec.environment,
                 log=spec.log,
                 ladder=_steps(spec.ladder),
+                at=spec.start_at.timestamp() if spec.start_at else None,
             )
         except WardenRefused as error:
             observed = error.code == "start_failed"
             raise StartRefused(error.detail, observed=observed) from error
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
-        reference = f"{started.pid}:{started.start_ticks}"
+        reference = f"{started.pid}:{started.start_ticks}" if started else ""
         return RunHandle(
             "process", 1, spec.run_id, spec.strategy_id, spec.epoch, reference, spec.ladder
         )
@@ -102,21 +105,10 @@ class ProcessBackend:
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
 
-    async def observations(self, after: int) -> AsyncIterator[Observation]:
+    async def observations(self, after: int) -> AsyncIterator[Sequence[Observation]]:
         try:
-            async for entry in self._connected().entries(after):
-                yield Observation(
-                    number=entry.seq,
-                    at=datetime.fromtimestamp(entry.at, UTC),
-                    run_id=entry.run,
-                    strategy_id=entry.strategy,
-                    epoch=entry.epoch,
-                    state=STATES[entry.kind],
-                    exit_code=entry.exit_code,
-                    signal=entry.signal,
-                    reason=ExitReason(entry.reason) if entry.reason else None,
-                    detail=entry.detail,
-                )
+            async for entries in self._connected().entries(after):
+                yield [_observation(entry) for entry in entries]
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
 
@@ -144,6 +136,21 @@ class ProcessBackend:
         if self._client is None:
             raise BackendLost("not connected to the warden")
         return self._client
+
+
+def _observation(entry: Entry) -> Observation:
+    return Observation(
+        number=entry.seq,
+        at=datetime.fromtimestamp(entry.at, UTC),
+        run_id=entry.run,
+        strategy_id=entry.strategy,
+        epoch=entry.epoch,
+        state=STATES[entry.kind],
+        exit_code=entry.exit_code,
+        signal=entry.signal,
+        reason=ExitReason(entry.reason) if entry.reason else None,
+        detail=entry.detail,
+    )
 
 
 def _steps(ladder: Sequence[StopStep]) -> list[tuple[str, float]]:

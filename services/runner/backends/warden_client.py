@@ -78,11 +78,12 @@ class LiveRun:
     run: str
     strategy: str
     epoch: int
-    pid: int
-    start_ticks: int
-    started_at: float
     state: str
     ladder: Sequence[tuple[str, float]]
+    pid: int | None = None
+    """None, like what follows, while it is held."""
+    start_ticks: int | None = None
+    started_at: float | None = None
 
 
 class WardenClient:
@@ -91,10 +92,13 @@ class WardenClient:
         self.boot_id = ""
         self.seq = 0
         self.acknowledged = 0
+        self.holds = False
         self._writer = writer
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Json]] = {}
-        self._heard: asyncio.Queue[Entry | None] = asyncio.Queue()
+        self._heard: list[Entry] = []
+        self._news = asyncio.Event()
+        """Set when more was heard, or the connection was lost."""
         self._lost: str | None = None
         self._listening = asyncio.create_task(self._listen(reader))
 
@@ -130,11 +134,17 @@ class WardenClient:
         env: Mapping[str, str],
         log: Path,
         ladder: Sequence[tuple[str, float]],
-    ) -> Started:
+        at: float | None = None,
+    ) -> Started | None:
+        """None while it is held for its instant."""
+        if at is not None and not self.holds:
+            # A warden of an earlier release would start it now, whatever the instant.
+            await asyncio.sleep(max(0, at - time.time()))
         request = Start(
-            run, strategy, epoch, tuple(argv), str(cwd), dict(env), str(log), tuple(ladder)
+            run, strategy, epoch, tuple(argv), str(cwd), dict(env), str(log), tuple(ladder), at
         )
-        return Started(**cast("dict[str, Any]", await self._ask(request)))
+        answer = await self._ask(request)
+        return Started(**cast("dict[str, Any]", answer)) if answer else None
 
     async def stop(self, run: str, reason: str, ladder: Sequence[tuple[str, float]]) -> None:
         await self._ask(Stop(run, reason, tuple(ladder)))
@@ -149,11 +159,17 @@ class WardenClient:
     async def shutdown(self) -> None:
         await self._ask(Shutdown())
 
-    async def entries(self, after: int) -> AsyncIterator[Entry]:
-        """Every entry later than `after`, in order, for ever; one such reader a client."""
+    async def entries(self, after: int) -> AsyncIterator[Sequence[Entry]]:
+        """Every entry later than `after`, in order, for ever, as many at once as have come; one
+        such reader a client.
+        """
         await self._ask(Subscribe(after))
-        while (entry := await self._heard.get()) is not None:
-            yield entry
+        while self._lost is None or self._heard:
+            await self._news.wait()
+            self._news.clear()
+            batch, self._heard = self._heard, []
+            if batch:
+                yield batch
         raise WardenUnavailable(self._lost)
 
     async def close(self) -> None:
@@ -175,6 +191,7 @@ class WardenClient:
             raise WardenRefused("version", f"the warden speaks version {hello['version']}")
         client.pid, client.boot_id = hello["pid"], hello["boot_id"]
         client.seq, client.acknowledged = hello["seq"], hello["acknowledged"]
+        client.holds = hello.get("holds", False)
         return client
 
     async def _ask(self, request: Request) -> Json:
@@ -204,7 +221,8 @@ class WardenClient:
 
     def _hear(self, message: Json) -> None:
         if "entry" in message:
-            self._heard.put_nowait(Entry.from_json(cast("Json", message["entry"])))
+            self._heard.append(Entry.from_json(cast("Json", message["entry"])))
+            self._news.set()
             return
         answer = self._pending.get(cast("int", message.get("id")))
         if answer is None or answer.done():
@@ -218,7 +236,7 @@ class WardenClient:
     def _lose(self, why: str) -> None:
         self._lost = why
         self._writer.transport.abort()
-        self._heard.put_nowait(None)
+        self._news.set()
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(WardenUnavailable(why))

@@ -64,8 +64,8 @@ class Host(Protocol):
         """Watches a process that an earlier warden started; False when it is gone."""
         ...
 
-    def find(self, run: str, /) -> Identity | None:
-        """The main process of a run whose start was not journalled."""
+    def find(self, runs: Set[str], /) -> Mapping[str, Identity]:
+        """The main processes of runs whose start was not journalled, of those that have one."""
         ...
 
     def ended(self) -> Iterable[tuple[int, End]]:

@@ -74,6 +74,10 @@ class Journal:
     def of(self, run: str) -> list[Entry]:
         return self._runs.get(run, [])
 
+    def is_pending(self, run: str) -> bool:
+        """Whether anything of this run is not on disk."""
+        return any(entry.run == run for entry in self._pending)
+
     def unfinished(self) -> dict[str, list[Entry]]:
         return {run: list(told) for run, told in self._runs.items() if not _is_over(told)}
 

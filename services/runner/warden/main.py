@@ -137,6 +137,7 @@ class Service:
             "version": VERSION,
             "pid": os.getpid(),
             "boot_id": self._host.boot_id,
+            "holds": True,
             "started_at": self._started_at,
             "seq": self._journal.seq,
             "acknowledged": self._journal.acknowledged,

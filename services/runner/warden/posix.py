@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from selectors import EVENT_READ, BaseSelector
@@ -84,11 +84,13 @@ class PosixHost:
         self._selector.register(descriptor, EVENT_READ, gone)
         return True
 
-    def find(self, run: str) -> Identity | None:
-        marked = [p for p in system.table().values() if not p.zombie and self._marks(p) == run]
-        leaders = [p for p in marked if p.session == p.pid]
-        oldest = min(leaders or marked, key=lambda p: p.ticks, default=None)
-        return None if oldest is None else oldest.identity
+    def find(self, runs: Set[str]) -> dict[str, Identity]:
+        marked: dict[str, list[tree.Process]] = {}
+        for process in system.table().values():
+            mark = None if process.zombie else self._marks(process)
+            if mark is not None and mark in runs:
+                marked.setdefault(mark, []).append(process)
+        return {run: _main(processes) for run, processes in marked.items()}
 
     def ended(self) -> Iterator[tuple[int, End]]:
         with suppress(ChildProcessError):
@@ -117,6 +119,11 @@ def lock(file: IO[bytes]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
+
+
+def _main(marked: Sequence[tree.Process]) -> Identity:
+    leaders = [process for process in marked if process.session == process.pid]
+    return min(leaders or marked, key=lambda process: process.ticks).identity
 
 
 def _send(member: Identity, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, cast
 
 VERSION = 1
@@ -46,6 +47,8 @@ class Start:
     log: str
     ladder: Steps
     """How this run wants to be stopped; kept for whoever stops it without knowing it."""
+    at: float | None = None
+    """The moment, in Unix seconds, until which it is held. None, or the past: at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ OPS = {request: op for op, request in REQUESTS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened: `starting`, `started`, `stopping` or `exited`."""
+    """One thing that happened: `starting` or `parked`, `started`, `stopping`, `exited`."""
 
     seq: int
     at: float
@@ -107,6 +110,8 @@ class Entry:
     exit_code: int | None = None
     signal: str | None = None
     detail: str | None = None
+    start_at: float | None = None
+    """When what is `parked` starts."""
 
     def to_json(self) -> Json:
         always = ENDING if self.kind == "exited" else frozenset[str]()
@@ -197,6 +202,13 @@ def _number(value: object) -> float:
     return float(cast("float", value))
 
 
+def _moment(value: object) -> float:
+    moment = _number(value)
+    if not isfinite(moment):
+        raise ValueError
+    return moment
+
+
 def _texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise TypeError
@@ -230,6 +242,7 @@ READERS: dict[str, tuple[Callable[[object], object], bool]] = {
     "int": (_whole, False),
     "int | None": (_whole, True),
     "float": (_number, False),
+    "float | None": (_moment, True),
     "tuple[str, ...]": (_texts, False),
     "Mapping[str, str]": (_environment, False),
     "Steps": (_steps, False),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .host import End, Host, Identity
 from .journal import Journal
@@ -10,22 +11,27 @@ from .protocol import Entry
 from .runs import Run
 
 UNSTARTED = "the warden ended while starting it; if it ran, it ended unseen"
+DROPPED = "the warden ended while it held the start, whose variables are kept nowhere"
 UNWATCHED = "it ended while no warden was watching"
 REBOOTED = "the host was restarted"
 
 
-def recover(journal: Journal, host: Host, now: float) -> Iterator[Run]:
-    for told in journal.unfinished().values():
-        run = _resume(told, journal, host, now)
-        if run is not None:
-            yield run
+def recover(
+    journal: Journal, host: Host, now: float, clock: Callable[[], float] = time.time
+) -> Iterator[Run]:
+    unfinished = journal.unfinished()
+    _seek(unfinished.values(), journal, host)
+    for run, told in unfinished.items():
+        started = _last(journal.of(run), "started")
+        if started is None:
+            _exit(journal, told[0], "start_failed", _why_not(told[0], clock()))
+        elif resumed := _resume(started, told, journal, host, now):
+            yield resumed
 
 
-def _resume(told: Sequence[Entry], journal: Journal, host: Host, now: float) -> Run | None:
-    started = _last(told, "started") or _seek(told[0], journal, host)
-    if started is None:
-        _exit(journal, told[0], "start_failed", UNSTARTED)
-        return None
+def _resume(
+    started: Entry, told: Sequence[Entry], journal: Journal, host: Host, now: float
+) -> Run | None:
     stopping = _last(told, "stopping")
     if started.boot_id != host.boot_id:
         reason = (stopping and stopping.reason) or "lost"
@@ -44,19 +50,33 @@ def _resume(told: Sequence[Entry], journal: Journal, host: Host, now: float) -> 
     return run
 
 
-def _seek(starting: Entry, journal: Journal, host: Host) -> Entry | None:
-    main = host.find(starting.run) if starting.boot_id == host.boot_id else None
-    if main is None:
-        return None
-    return journal.append(
-        "started",
-        starting.run,
-        starting.strategy,
-        starting.epoch,
-        pid=main.pid,
-        start_ticks=main.ticks,
-        boot_id=host.boot_id,
-    )
+def _seek(unfinished: Iterable[Sequence[Entry]], journal: Journal, host: Host) -> None:
+    """Of those that may have been executed, and were not said to be: which live?
+
+    One look for all: at an opening bell there may be hundreds.
+    """
+    unborn = {
+        told[0].run: told[0]
+        for told in unfinished
+        if told[0].boot_id == host.boot_id and _last(told, "started") is None
+    }
+    if not unborn:
+        return
+    for run, main in host.find(unborn.keys()).items():
+        of = unborn[run]
+        journal.append(
+            "started",
+            of.run,
+            of.strategy,
+            of.epoch,
+            pid=main.pid,
+            start_ticks=main.ticks,
+            boot_id=host.boot_id,
+        )
+
+
+def _why_not(told: Entry, now: float) -> str:
+    return DROPPED if told.start_at is not None and now < told.start_at else UNSTARTED
 
 
 def _exit(journal: Journal, of: Entry, reason: str, detail: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from math import inf
 from pathlib import Path
 
 from .host import End, Host, Identity, Order
 from .journal import Journal
+from .parking import Parking
 from .protocol import Entry, Json, RefusedError, Start, Stop
 from .runs import Run, exit_reason
 
@@ -16,33 +17,51 @@ LOOK_AGAIN = 0.25
 RETRY = 1.0
 LEAST_GAP = 0.02
 SHARE = 10
+SPELL = 0.1
+"""How long we start what is due before we hear, reap and write down again."""
+UNWRITTEN = "the start could not be written down"
+RECALLED = "it was stopped before its instant"
 
 
 class Warden:
-    def __init__(self, journal: Journal, host: Host, runs: Iterable[Run]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        host: Host,
+        runs: Iterable[Run],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._journal = journal
         self._host = host
         self._runs = {run.run: run for run in runs}
         self._mains = {run.main.pid: run for run in self._runs.values() if run.end is None}
+        self._parking = Parking(clock)
         self._unsaved = False
         self._look_at = -inf if self._runs else inf
         self._not_before = -inf
 
     @property
     def busy(self) -> bool:
-        """Runs live, or what became of one is not yet on disk."""
-        return bool(self._runs) or self._unsaved
+        """Runs live or are held, or what became of one is not yet on disk."""
+        return bool(self._runs) or bool(self._parking) or self._unsaved
 
     def start(self, request: Start) -> Json:
-        told = self._journal.of(request.run)
-        if not told:
+        """What started; nothing, while it is held."""
+        if not self._journal.of(request.run):
             self._admit(request)
-            told = self._launch(request)
-        return _answer(request.run, told)
+            if self._parking.is_for_later(request):
+                self._park(request)
+            else:
+                self._launch(request)
+        if request.run in self._parking:
+            return {}
+        return _answer(request.run, self._journal.of(request.run))
 
     def stop(self, request: Stop) -> Json:
         run = self._runs.get(request.run)
-        if run is not None:
+        if parked := self._parking.take(request.run):
+            self._never_started(parked, request.reason, RECALLED)
+        elif run is not None:
             if run.stop(request.reason, request.ladder, time.monotonic()) and run.asked:
                 self._tell("stopping", run, reason=run.asked, ladder=request.ladder)
         elif not self._journal.of(request.run):
@@ -50,24 +69,36 @@ class Warden:
         return {}
 
     def list_runs(self) -> Json:
-        return {
-            "runs": [
-                {
-                    "run": run.run,
-                    "strategy": run.strategy,
-                    "epoch": run.epoch,
-                    "pid": run.main.pid,
-                    "start_ticks": run.main.ticks,
-                    "started_at": run.started_at,
-                    "state": run.state,
-                    "ladder": self._journal.of(run.run)[0].ladder,
-                }
-                for run in self._runs.values()
-            ]
-        }
+        live: list[Json] = [
+            {
+                "run": run.run,
+                "strategy": run.strategy,
+                "epoch": run.epoch,
+                "pid": run.main.pid,
+                "start_ticks": run.main.ticks,
+                "started_at": run.started_at,
+                "state": run.state,
+                "ladder": self._journal.of(run.run)[0].ladder,
+            }
+            for run in self._runs.values()
+        ]
+        held: list[Json] = [
+            {
+                "run": parked.run,
+                "strategy": parked.strategy,
+                "epoch": parked.epoch,
+                "state": "parked",
+                "ladder": parked.ladder,
+            }
+            for parked in self._parking
+        ]
+        return {"runs": live + held}
 
     def attend(self) -> None:
-        """One turn: notes who ended, sends what is due, journals the runs that are over."""
+        """One turn: starts what is due, notes who ended, sends what is due, journals the runs
+        that are over.
+        """
+        self._release()
         self._reap()
         now = time.monotonic()
         wanted = min((run.next_at for run in self._runs.values()), default=inf)
@@ -80,6 +111,7 @@ class Warden:
         due = min((run.next_at for run in self._runs.values()), default=inf)
         turn = max(min(due, self._look_at), self._not_before) if self._runs else inf
         now = time.monotonic()
+        turn = min(turn, now + self._parking.wait())
         if self._unsaved:
             turn = min(turn, now + RETRY)
         if self._runs and self._host.poll is not None:
@@ -96,24 +128,66 @@ class Warden:
         for run in self._runs.values():
             if run.strategy == request.strategy:
                 raise RefusedError("busy", f"run {run.run} is still {run.state}")
+        for parked in self._parking:
+            if parked.strategy == request.strategy:
+                raise RefusedError("busy", f"run {parked.run} is still parked")
 
-    def _launch(self, request: Start) -> list[Entry]:
-        subject = (request.run, request.strategy, request.epoch)
+    def _park(self, request: Start) -> None:
+        """Its entry is written when the turn ends, together with all that are asked for now."""
+        if self._unsaved:
+            raise RefusedError("journal_failed", UNWRITTEN)
+        self._journal.append(
+            "parked",
+            *_subject(request),
+            boot_id=self._host.boot_id,
+            ladder=request.ladder,
+            start_at=request.at,
+        )
+        self._parking.hold(request)
+
+    def _release(self) -> None:
+        """Nothing but starting, for all that are due together; what they became is written
+        with the turn's one commit.
+
+        Yet not for ever: while hundreds of scripts come up, each start waits for its share of
+        the processors, and a stop must not wait for them all. A kill -9 in between leaves
+        processes without their `started`: the next warden finds them by their marks.
+        """
+        due = self._parking.due()
+        if not due:
+            return
+        self._journal.commit()
+        until = time.monotonic() + SPELL
+        for request in due:
+            self._parking.take(request.run)
+            if self._journal.is_pending(request.run):
+                # A later warden would not know of it, and its strategy be started twice.
+                self._never_started(request, "start_failed", UNWRITTEN)
+            else:
+                self._spawn(request)
+            if time.monotonic() >= until:
+                return
+
+    def _launch(self, request: Start) -> None:
         starting = self._journal.append(
-            "starting", *subject, boot_id=self._host.boot_id, ladder=request.ladder
+            "starting", *_subject(request), boot_id=self._host.boot_id, ladder=request.ladder
         )
         if not self._journal.commit():
             self._journal.withdraw(starting)
-            raise RefusedError("journal_failed", "the start could not be written down")
+            raise RefusedError("journal_failed", UNWRITTEN)
+        self._spawn(request)
+
+    def _spawn(self, request: Start) -> None:
         order = Order(request.run, request.argv, request.cwd, request.env, request.log)
         try:
             main = self._host.spawn(order)
         except (OSError, ValueError) as error:
-            detail = f"{type(error).__name__}: {error}"
-            self._journal.append("exited", *subject, reason="start_failed", detail=detail)
+            self._never_started(request, "start_failed", f"{type(error).__name__}: {error}")
         else:
-            self._watch(subject, main)
-        return self._journal.of(request.run)
+            self._watch(_subject(request), main)
+
+    def _never_started(self, request: Start, reason: str, detail: str) -> None:
+        self._journal.append("exited", *_subject(request), reason=reason, detail=detail)
 
     def _watch(self, subject: tuple[str, str, int], main: Identity) -> None:
         started = self._journal.append(
@@ -168,6 +242,10 @@ class Warden:
 
     def _tell(self, kind: str, run: Run, **facts: object) -> None:
         self._journal.append(kind, run.run, run.strategy, run.epoch, **facts)
+
+
+def _subject(request: Start) -> tuple[str, str, int]:
+    return request.run, request.strategy, request.epoch
 
 
 def _answer(run: str, told: Iterable[Entry]) -> Json:

@@ -94,7 +94,7 @@ class WindowsHost:
         return Identity(child.pid, _created(process))
 
     def adopt(self, run: str, main: Identity) -> bool:
-        job = _kernel.OpenJobObjectW(JOB_ALL, 0, _job_name(run))
+        job = _open_job(run)
         if job:
             self._jobs[run] = job
         with suppress(OSError):
@@ -105,10 +105,9 @@ class WindowsHost:
             _kernel.CloseHandle(wintypes.HANDLE(process))
         return False
 
-    def find(self, run: str) -> Identity | None:
-        job = _kernel.OpenJobObjectW(JOB_ALL, 0, _job_name(run))
-        members = _members(job) if job else frozenset[Identity]()
-        return min(members, key=lambda member: member.ticks, default=None)
+    def find(self, runs: Set[str]) -> dict[str, Identity]:
+        members = {run: _members(job) for run in runs if (job := _open_job(run))}
+        return {run: min(them, key=lambda one: one.ticks) for run, them in members.items() if them}
 
     def ended(self) -> Iterator[tuple[int, End]]:
         for pid, process in list(self._processes.items()):
@@ -153,6 +152,10 @@ def _do_nothing(_number: int, _frame: object) -> None:
 
 def _job_name(run: str) -> str:
     return f"openbell-{run}"
+
+
+def _open_job(run: str) -> int | None:
+    return _kernel.OpenJobObjectW(JOB_ALL, 0, _job_name(run))
 
 
 def _checked(result: int | None) -> int:

@@ -1,0 +1,53 @@
+"""Prepared starts that wait for their instant. The wall clock is passed in.
+
+An instant is a moment of the wall clock, which may be set, and which goes on while the host
+sleeps; what wakes us counts neither. So we look at the clock again at least once a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import inf
+
+from .protocol import Start
+
+GLANCE = 1.0
+
+
+class Parking:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._parked: dict[str, Start] = {}
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def __iter__(self) -> Iterator[Start]:
+        return iter(self._parked.values())
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._parked
+
+    def is_for_later(self, request: Start) -> bool:
+        return request.at is not None and request.at > self._clock()
+
+    def hold(self, request: Start) -> None:
+        self._parked[request.run] = request
+
+    def take(self, run: str) -> Start | None:
+        return self._parked.pop(run, None)
+
+    def due(self) -> list[Start]:
+        """By their instants; of one instant, as they came."""
+        now = self._clock()
+        return sorted((one for one in self if _at(one) <= now), key=_at)
+
+    def wait(self) -> float:
+        """Seconds until the clock must be looked at."""
+        if not self._parked:
+            return inf
+        return min(max(0.0, min(map(_at, self)) - self._clock()), GLANCE)
+
+
+def _at(request: Start) -> float:
+    return -inf if request.at is None else request.at
