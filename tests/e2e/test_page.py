@@ -390,7 +390,7 @@ def test_a_schedule_is_refused_at_its_field_then_kept_paused_and_resumed(
     planned.get_by_role("button", name="Resume").click()
     expect(planned.locator(".badge")).to_have_text("Running")
     planned.get_by_role("button", name="Schedule of Planned").click()
-    dialog.get_by_role("radio", name="No schedule").check()
+    dialog.get_by_role("radio", name="By hand").check()
     dialog.get_by_role("button", name="Save").click()
     expect(planned).to_contain_text("Add a schedule")
 

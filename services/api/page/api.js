@@ -1,10 +1,10 @@
 // @ts-check
 /** The server: what it says, and how it is asked. */
 
+/** @import {Schedule} from "./schedules.js" */
 /** @typedef {{id: string, epoch: number, state: string, due_at: ?string, granted_at: string, started_at: ?string, exited_at: ?string, exit_code: ?number, signal: ?string, detail: ?string}} Run */
-/** @typedef {{kind: "always"} | {kind: "market", exchange: string, start: string, stop: ?string, weekdays: string[]}} Schedule */
 /** @typedef {"owner" | "operator" | "viewer" | "admin"} Access What the user may do with a strategy, and why. */
-/** @typedef {{id: string, name: string, owner: {id: string, name: string}, access: Access, exchange: ?string, status: string, reason: string, next_start: ?string, next_stop: ?string, retry_at: ?string, intent: string, stop_grace_s: number, schedule: ?Schedule, version: {filename: string}, run: ?Run, created_at: string}} Strategy */
+/** @typedef {{id: string, name: string, owner: {id: string, name: string}, access: Access, exchange: ?string, status: string, reason: string, warning: ?string, next_start: ?string, next_stop: ?string, retry_at: ?string, intent: string, stop_grace_s: number, schedule: ?Schedule, version: {filename: string}, run: ?Run, created_at: string}} Strategy */
 /** @typedef {{offset: number, next_offset: number, size: number, ended: boolean, content: string}} LogView */
 /** @typedef {{field: string, message: string, line?: number, column?: number}} FieldError */
 /** @typedef {{user: {id: string, name: string, role: string}, scopes: string[]}} Me */

@@ -2,11 +2,12 @@
 /** Where the user is signed in, and the tokens of their programs. */
 
 import { ask, post, remove } from "./api.js";
-import { confirmation, reveal } from "./asking.js";
+import { confirmation } from "./asking.js";
 import { Dialog } from "./dialog.js";
 import { $ } from "./dom.js";
 import { Entries, deed, entry } from "./entries.js";
 import { toast } from "./messages.js";
+import { reveal } from "./reveal.js";
 import { signOut } from "./session.js";
 import { ago, stamp } from "./time.js";
 

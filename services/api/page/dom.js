@@ -22,6 +22,13 @@ export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** @param {HTMLElement} node @param {string} text Broken between its words alone, not at a hyphen. */
+export function writeWords(node, text) {
+  if (node.textContent === text) return;
+  const words = text.split(" ").flatMap((word) => [" ", element("span", "whole-word", word)]);
+  node.replaceChildren(...words.slice(1));
+}
+
 /** @param {HTMLElement} node @param {string} text */
 export function hint(node, text) {
   if (node.title !== text) node.title = text;

@@ -3,13 +3,16 @@
 
 /** @import {Reader} from "./reader.js" */
 import { $, write } from "./dom.js";
+import { toast } from "./messages.js";
 import { moment } from "./time.js";
 
 const EVENTS = [
   "strategy_uploaded", "strategy_deleted", "schedule_changed", "schedule_removed", "intent_changed",
   "plan_changed", "run_granted", "run_started", "run_stopping", "run_exited", "strategy_gave_up",
-  "start_delayed", "start_missed", "strategy_shared", "variables_changed",
+  "start_delayed", "start_missed", "start_skipped", "strategy_shared", "variables_changed",
 ];
+/** @type {Record<string, string>} Of no row that stays: they are said. */
+const SAID = { start_missed: "was missed", start_skipped: "was left out" };
 const PATIENCE_MS = 2000; // before a lost connection gets a banner
 const REOPEN_MS = 1000;
 const ASLEEP_MS = 60_000;
@@ -56,7 +59,12 @@ export class Events {
   /** @param {MessageEvent} event */
   told(event) {
     this.lastSign = Date.now();
-    const { strategy_id: id } = JSON.parse(event.data);
+    const { strategy_id: id, due_at: due, reason } = JSON.parse(event.data);
+    const name = this.reader.list.rows.get(id)?.strategy.name;
+    if (event.type in SAID && name) {
+      const text = `${name}: its start of ${moment(Date.parse(due), Date.now())} ${SAID[event.type]}: ${reason}`;
+      toast(text, event.type === "start_missed" ? "error" : "info", id);
+    }
     if (event.type === "strategy_deleted") this.reader.forget(id);
     else this.reader.mark(id);
   }

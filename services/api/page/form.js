@@ -96,7 +96,7 @@ export class Form {
   /** @param {FieldError} error Whether its field is here. */
   failField({ field, message, line, column }) {
     const [name, ...inner] = field.split(".");
-    const root = this.el.querySelector(`[data-field="${CSS.escape(name)}"]`);
+    const root = this.el.querySelector(`[data-field="${CSS.escape(name)}"]:not([hidden])`);
     /** @type {HTMLElement | null | undefined} */
     const place = root?.querySelector("[data-error]");
     if (!root || !place) return false;
@@ -104,8 +104,9 @@ export class Form {
     const text = where ? `${where}: ${message}` : capital(message);
     write(place, place.textContent ? `${place.textContent}; ${text}` : text);
     place.hidden = false;
+    root.closest("details")?.setAttribute("open", "");
     /** @type {HTMLElement | null} */
-    const input = root.querySelector("input, textarea");
+    const input = root.querySelector("input, textarea, select");
     input?.setAttribute("aria-invalid", "true");
     if (!this.el.querySelector("[aria-invalid]:focus")) input?.focus();
     return true;

@@ -6,10 +6,12 @@ import { $, button, element } from "./dom.js";
 
 const AT_MOST = 4;
 
-/** @param {string} text @param {"info" | "error"} kind */
-export function toast(text, kind = "info") {
+/** @param {string} text @param {"info" | "error"} kind @param {string} about One thing: what was said of it before is over. */
+export function toast(text, kind = "info", about = "") {
   settle();
+  if (about) $("toasts").querySelector(`[data-about="${CSS.escape(about)}"]`)?.remove();
   const made = element("div", `toast ${kind}`);
+  if (about) made.dataset.about = about;
   made.setAttribute("role", kind === "error" ? "alert" : "status");
   made.append(element("p", "", text), button("link", "Dismiss", () => made.remove()));
   $("toasts").append(made);

@@ -2,12 +2,13 @@
 /** For admins: who there is, and the links by which others come. */
 
 import { ask, post, remove } from "./api.js";
-import { confirmation, reveal } from "./asking.js";
+import { confirmation } from "./asking.js";
 import { Dialog } from "./dialog.js";
 import { $, button } from "./dom.js";
 import { Entries, deed, entry } from "./entries.js";
 import { Menu } from "./menu.js";
 import { complain, toast } from "./messages.js";
+import { reveal } from "./reveal.js";
 import { stamp } from "./time.js";
 import { capital } from "./words.js";
 

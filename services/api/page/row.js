@@ -2,9 +2,10 @@
 /** A strategy's row. */
 
 /** @import {Strategy} from "./api.js" */
-import { $, enable, find, hint, named, write } from "./dom.js";
+import { $, enable, find, hint, named, write, writeWords } from "./dom.js";
+import { scheduleWords } from "./schedule_words.js";
 import { ago, duration, exact, moment } from "./time.js";
-import { capital, isLive, lastChange, mayEdit, mayOperate, nextOf, ownerWords, runDetail, runWords, scheduleWords } from "./words.js";
+import { capital, isLive, lastChange, mayEdit, mayOperate, nextOf, ownerWords, runDetail, runWords } from "./words.js";
 
 const LABELLED = { start: "Start", stop: "Stop", restart: "Restart", log: "Log", more: "More for" };
 
@@ -39,7 +40,7 @@ export class Row {
   }
 
   show() {
-    const { strategy: s, parts } = this;
+    const { strategy: s, parts, buttons } = this;
     write(parts.name, s.name);
     hint(parts.name, `${s.name} (${s.id})`);
     write(parts.exchange, s.exchange ?? "");
@@ -52,8 +53,12 @@ export class Row {
     const detail = s.run ? runDetail(s.run) : "";
     write(parts.reason, capital(detail ? s.reason.replace(`: ${detail}`, "") : s.reason));
     hint(parts.reason, s.reason);
-    write(parts.schedule, scheduleWords(s.schedule));
+    writeWords(parts.schedule, scheduleWords(s.schedule));
+    hint(buttons.schedule, s.schedule ? scheduleWords(s.schedule) : "");
     write(parts.plan, s.schedule ? scheduleWords(s.schedule) : "No schedule");
+    write(parts.warning, capital(s.warning ?? ""));
+    hint(parts.warning, s.warning ?? "");
+    parts.warning.hidden = !s.warning;
     write(parts.detail, detail);
     hint(parts.detail, detail);
     parts.detail.classList.toggle("mono", s.run?.state === "exited");
@@ -92,7 +97,7 @@ export class Row {
   /** @param {number} now Whatever moves with the clock. */
   tick(now) {
     const { strategy: s, parts } = this;
-    const [what, at] = nextOf(s) ?? ["", 0];
+    const [what, at] = nextOf(s, now) ?? ["", 0];
     const when = at > now ? `in ${duration(at - now)}` : "now";
     write(parts.next, what && `${what} ${when} · ${moment(at, now)}`);
     hint(parts.next, what && exact(at));

@@ -1,13 +1,21 @@
 // @ts-check
-/** When a strategy runs. */
+/** When a strategy runs: asked for in a dialog that shows what will come of it. */
 
 /** @import {Strategy} from "./api.js" */
 /** @import {Reader} from "./reader.js" */
-import { address, ask } from "./api.js";
+import { address, ask, post, remove } from "./api.js";
 import { Dialog } from "./dialog.js";
 import { $, write } from "./dom.js";
+import { Exchanges, option } from "./exchanges.js";
 import { toast } from "./messages.js";
-import { WEEKDAYS } from "./words.js";
+import { Preview } from "./preview.js";
+import { ScheduleForm } from "./schedule_form.js";
+
+const DAYS = 30;
+const NOTHING_COMES = {
+  always: "It starts now, and again whenever it has ended, until you stop it.",
+  manual: "Nothing starts or stops it but you.",
+};
 
 export class ScheduleDialog extends Dialog {
   /** @param {Reader} reader */
@@ -15,7 +23,20 @@ export class ScheduleDialog extends Dialog {
     super("schedule");
     this.reader = reader;
     this.id = "";
-    this.form.addEventListener("change", () => this.showKind());
+    this.asFilled = "";
+    this.exchanges = new Exchanges();
+    this.exchanges.onRead = () => {
+      $("zones").replaceChildren(...this.exchanges.zones().map((zone) => option(zone)));
+      this.written.arrange();
+      this.lookAhead();
+    };
+    this.written = new ScheduleForm(this.form, this.exchanges);
+    this.preview = new Preview($("preview"));
+    this.form.addEventListener("input", () => {
+      this.written.arrange();
+      this.lookAhead();
+    });
+    this.dialog.addEventListener("close", () => this.preview.end());
   }
 
   /** @param {Strategy} strategy */
@@ -23,43 +44,41 @@ export class ScheduleDialog extends Dialog {
     const { id, name, schedule } = strategy;
     this.id = id;
     write($("schedule-title"), `When ${name} runs`);
-    const usual = { exchange: strategy.exchange ?? "NSE", start: "09:15", stop: "15:30", weekdays: WEEKDAYS };
-    const market = schedule?.kind === "market" ? schedule : usual;
-    this.set("kind", schedule?.kind ?? "market");
-    this.set("exchange", market.exchange);
-    this.set("start", market.start);
-    this.set("stop", market.stop ?? "");
-    /** @type {NodeListOf<HTMLInputElement>} */
-    const boxes = this.form.querySelectorAll("[name=weekdays]");
-    for (const box of boxes) box.checked = market.weekdays.includes(box.value);
-    this.showKind();
+    this.exchanges.read();
+    this.written.fill(schedule, strategy.exchange);
+    this.asFilled = schedule ? this.said() : "";
+    this.preview.clear();
     this.show();
+    this.lookAhead();
   }
 
-  /** @param {string} name @param {string} value */
-  set(name, value) {
-    /** @type {RadioNodeList | HTMLInputElement} */ (this.form.elements.namedItem(name)).value = value;
+  said() {
+    try {
+      return JSON.stringify(this.written.read());
+    } catch {
+      return "";
+    }
   }
 
-  showKind() {
-    $("market").hidden = new FormData(this.form).get("kind") !== "market";
+  /** What is kept already is previewed from when it was set. */
+  lookAhead() {
+    if (!this.dialog.open) return;
+    const unchanged = this.asFilled !== "" && this.said() === this.asFilled;
+    this.preview.look(() => {
+      const schedule = this.written.read();
+      const { kind } = schedule ?? { kind: "manual" };
+      if (kind === "manual" || kind === "always") return NOTHING_COMES[kind];
+      if (unchanged) return (signal) => ask(address("preview", this.id, { days: DAYS }), { signal });
+      const headers = { "content-type": "application/json" };
+      return (signal) => ask(`/python/preview?days=${DAYS}`, { method: "POST", headers, body: JSON.stringify(schedule), signal });
+    });
   }
 
   async send() {
-    const schedule = chosen(new FormData(this.form));
-    const headers = { "content-type": "application/json" };
-    const options = schedule ? { method: "POST", headers, body: JSON.stringify(schedule) } : { method: "DELETE" };
-    const { note } = await ask(address("schedule", this.id), options);
+    const schedule = this.written.read();
+    const path = address("schedule", this.id);
+    const { note } = await (schedule ? post(path, schedule) : remove(path));
     this.reader.mark(this.id);
     if (note) toast(note);
   }
-}
-
-/** @param {FormData} given */
-function chosen(given) {
-  const kind = given.get("kind");
-  if (kind === "none") return null;
-  if (kind === "always") return { kind };
-  const [exchange, start, stop] = ["exchange", "start", "stop"].map((name) => given.get(name));
-  return { kind, exchange, start, stop: stop || null, weekdays: given.getAll("weekdays") };
 }

@@ -9,6 +9,9 @@ const day = new Intl.DateTimeFormat(undefined, { dateStyle: "short" });
 const medium = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long", hourCycle: "h23" });
 
+const calendarDay = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
+const yearDay = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
@@ -22,6 +25,31 @@ export const stamp = (at) => medium.format(at);
 
 /** @param {number} at */
 export const exact = (at) => full.format(at);
+
+/** @param {string} day A date, of whichever zone. */
+export const dayWords = (day) => calendarDay.format(Date.parse(day)).replace(",", "");
+
+/** @param {string} day A date, with its year. */
+export const dateWords = (day) => yearDay.format(Date.parse(day)).replace(",", "");
+
+/** @param {string} at @param {string} zone The time in the zone; with its seconds, if it has any. */
+export const zoneClock = (at, zone) => inZone(zone).time.format(Date.parse(at)).replace(/(:\d\d):00$/, "$1");
+
+/** @param {string} at @param {string} zone The date in the zone. */
+export const localDay = (at, zone) => inZone(zone).date.format(Date.parse(at));
+
+/** @type {Map<string, {time: Intl.DateTimeFormat, date: Intl.DateTimeFormat}>} */
+const zones = new Map();
+
+/** @param {string} timeZone */
+function inZone(timeZone) {
+  const known = zones.get(timeZone) ?? {
+    time: new Intl.DateTimeFormat("en-GB", { timeStyle: "medium", timeZone }),
+    date: new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeZone }),
+  };
+  zones.set(timeZone, known);
+  return known;
+}
 
 /** @param {number} ms */
 export function duration(ms) {

@@ -114,7 +114,7 @@ export class UploadDialog extends Dialog {
 
   /** @param {number} line @param {number} column The line that cannot be compiled, and where. */
   async showExcerpt(line, column) {
-    const text = await this.file?.text();
+    const text = await this.file?.text().catch(() => ""); // it may have been saved again meanwhile
     const source = text?.split(/\r\n?|\n/)[line - 1];
     if (source === undefined || source.length > 500) return;
     const gutter = `${line} │ `;

@@ -18,6 +18,7 @@ export class User {
       const { me } = this;
       if (!me) return;
       menu.toggle($("user"), [
+        { text: "Calendar", href: "/markets" },
         { text: "Account", href: "/account" },
         ...(me.scopes.includes("operate") ? [{ text: "Stop all…", act: () => stopAll(me), danger: true }] : []),
         { text: "Sign out", act: signOut },

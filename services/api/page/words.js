@@ -1,10 +1,10 @@
 // @ts-check
 /** What there is to say of a strategy, in words. */
 
-/** @import {Run, Schedule, Strategy} from "./api.js" */
+/** @import {Run, Strategy} from "./api.js" */
 import { brief, duration } from "./time.js";
 
-export const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const AHEAD = new Set(["granted", "preparing", "parked"]); // states before its process starts
 
 /** @param {string} text */
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -44,6 +44,8 @@ const ACTIONS = {
   audit: "Read everybody’s audit",
   events: "Watch everybody’s events",
   rotate_key: "Rotate the key",
+  set_override: "Say what an exchange does on a day",
+  remove_override: "Leave a day to the calendar again",
 };
 
 /** @param {string} action */
@@ -64,25 +66,15 @@ export function ownerWords({ access, owner }) {
   return access === "admin" ? `Owned by ${owner.name}` : `Shared by ${owner.name}`;
 }
 
-/** @param {?Schedule} schedule */
-export function scheduleWords(schedule) {
-  if (!schedule) return "Add a schedule";
-  if (schedule.kind === "always") return "Always";
-  const { exchange, start, stop, weekdays } = schedule;
-  const hours = stop ? `${start}–${stop}` : `from ${start}`;
-  return `${exchange} ${hours}${weekdays.length < 7 ? ` · ${weekdayWords(weekdays)}` : ""}`;
-}
-
-/** @param {string[]} days In the order of the week. */
-function weekdayWords(days) {
-  const [first, last] = [days[0], days[days.length - 1]];
-  const joined = WEEKDAYS.indexOf(last) - WEEKDAYS.indexOf(first) === days.length - 1;
-  return joined && days.length > 2 ? `${capital(first)}–${capital(last)}` : days.map(capital).join(" ");
-}
-
-/** @param {Strategy} s What comes next by itself: its words, and the instant. @returns {[string, number] | null} */
-export function nextOf(s) {
-  if (isLive(s)) return s.next_stop && s.status !== "stopping" ? ["Stops", Date.parse(s.next_stop)] : null;
+/**
+ * @param {Strategy} s What comes next by itself: its words, and the instant. @param {number} now
+ * @returns {[string, number] | null}
+ */
+export function nextOf(s, now) {
+  if (s.status === "stopping") return null;
+  const ahead = s.run && preparedFor(s.run, now);
+  if (ahead) return ["Starts", ahead];
+  if (isLive(s)) return s.next_stop ? ["Stops", Date.parse(s.next_stop)] : null;
   if (s.retry_at) return ["Starts again", Date.parse(s.retry_at)];
   if (s.intent === "stop" || !s.next_start) return null;
   return ["Starts", Date.parse(s.next_start)];
@@ -94,8 +86,15 @@ export function lastChange(s) {
   return Math.max(...moments.map((at) => (at ? Date.parse(at) : 0)));
 }
 
+/** @param {Run} run The instant at which it starts, if it is made ready ahead of it. @param {number} now */
+function preparedFor({ state, due_at: due }, now) {
+  return AHEAD.has(state) && due && Date.parse(due) > now ? Date.parse(due) : null;
+}
+
 /** @param {Run} run @param {number} now */
 export function runWords(run, now) {
+  const ahead = preparedFor(run, now);
+  if (ahead) return `${run.state === "parked" ? "Prepared" : "Preparing"} · starts in ${duration(ahead - now)}`;
   const started = run.started_at ? Date.parse(run.started_at) : null;
   if (run.state !== "exited") {
     return started ? `Up ${duration(now - started)}` : `Preparing for ${duration(now - Date.parse(run.granted_at))}`;
@@ -108,5 +107,5 @@ export function runWords(run, now) {
 export function runDetail(run) {
   if (run.state === "exited") return run.detail ?? "";
   if (!run.due_at || !run.started_at) return "";
-  return `${Math.max(0, Date.parse(run.started_at) - Date.parse(run.due_at))} ms after it was due`;
+  return `${brief(Date.parse(run.started_at) - Date.parse(run.due_at))} after it was due`;
 }
