@@ -58,7 +58,8 @@ def _preview(command: PreviewSchedule, known: Known | None) -> Preview:
         timezone=str(zones.local),
         days=_days(schedule, found, skipped, zones),
         truncated=truncated,
-        warning=now_plan.warning or (None if found else now_plan.reason),
+        warning="; ".join(filter(None, (None if found else now_plan.reason, now_plan.warning)))
+        or None,
     )
 
 
