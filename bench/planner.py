@@ -13,8 +13,8 @@ from bench.figure import Figure
 from openbell.contracts.schedules import SCHEDULE, AnySchedule
 from services.calendar.days import list_sessions
 from services.calendar.sessions import segments
-from services.scheduler.days import Known
-from services.scheduler.planner import LOOK_AHEAD, LOOK_BACK, plan
+from services.scheduler.days import LOOK_BACK, Known
+from services.scheduler.planner import LOOK_AHEAD, plan
 
 STRATEGIES = 10_000
 BUDGET_S = 1.0

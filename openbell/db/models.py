@@ -42,7 +42,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 def moment(*, nullable: bool = False, primary_key: bool = False, index: bool = False) -> Any:
     if primary_key:
-        return Field(sa_type=UtcDateTime, primary_key=True)
+        return Field(sa_type=UtcDateTime, primary_key=True, index=index)
     if nullable:
         return Field(default=None, sa_type=UtcDateTime, index=index)
     return Field(sa_type=UtcDateTime, index=index)
@@ -252,6 +252,8 @@ class Slot(SQLModel, table=True):
     intent: str = Intent.AUTO
     intent_at: datetime | None = moment(nullable=True)
     failures: int = 0
+    start_failures: int = 0
+    """Starts in a row that failed, through no fault of the script."""
     retry_at: datetime | None = moment(nullable=True)
     gave_up: bool = False
     waiting: str | None = None
@@ -284,6 +286,9 @@ class Run(SQLModel, table=True):
     started_at: datetime | None = moment(nullable=True)
     stop_reason: str | None = None
     """Why it was told to stop, once it was."""
+    stop_asked_at: datetime | None = moment(nullable=True)
+    skipped: int = 0
+    """Due starts that were left out since it still lived."""
     exited_at: datetime | None = moment(nullable=True)
     exit_code: int | None = None
     signal: str | None = None
@@ -310,7 +315,7 @@ class Occurrence(SQLModel, table=True):
     """Written by scheduler. One due start or stop: unique, so that it is acted on once."""
 
     strategy_id: str = Field(primary_key=True)
-    instant: datetime = moment(primary_key=True)
+    instant: datetime = moment(primary_key=True, index=True)
     action: str = Field(primary_key=True)
     state: str
     attempts: int = 0

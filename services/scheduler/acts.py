@@ -33,13 +33,16 @@ from openbell.contracts.model import (
 from openbell.db.models import Occurrence, Run
 from openbell.outbox import Outbox
 from openbell.settings import SchedulerSettings
-from services.scheduler.cases import DONE, GRANTED, MISSED, SKIPPED, START, STOP, WAITING, Case
-from services.scheduler.decisions import Start, after_exit
+from services.scheduler.cases import START, STOP, Case
+from services.scheduler.decisions import Start, StartState, after_exit
 from services.scheduler.runners import Runners
 from services.scheduler.windows import Window
 
 NO_RUNNER = "no runner is connected"
 STILL_RUNS = "the run before still lived"
+ON_ITS_WAY = timedelta(minutes=1)
+"""How long a granted start may go unheard of, after its window too, before it counts as missed."""
+MOMENT = timedelta(microseconds=1)
 
 
 class Acts:
@@ -52,12 +55,15 @@ class Acts:
         outbox: Outbox,
         runners: Runners,
         settings: SchedulerSettings,
+        up_since: datetime,
     ) -> None:
         self._session = session
         self._now = now
         self._outbox = outbox
         self._runners = runners
         self._settings = settings
+        self._up_since = up_since
+        """Since when this scheduler has looked."""
 
     def advance(self, case: Case, run: Run, event: RunReported) -> None:
         run.state = event.state
@@ -66,7 +72,7 @@ class Acts:
             self.tell(case, StartDelayed, reason=event.detail)
         elif event.state is RunState.RUNNING:
             run.started_at = event.at
-            case.slot.waiting = None
+            case.slot.waiting, case.slot.start_failures = None, 0
             self._confirm_start(case, run, event.at)
             self.tell(case, RunStarted, started_at=event.at)
         elif event.state is RunState.STOPPING and run.stop_reason is None:
@@ -89,9 +95,12 @@ class Acts:
             event.at - run.started_at if run.started_at else timedelta(),
             self._now,
             self._settings,
+            slot.start_failures,
         )
-        slot.failures, slot.retry_at, slot.gave_up = after.failures, after.retry_at, after.gave_up
         finished = not decisive.interrupted and after.retry_at is None and not after.gave_up
+        slot.failures, slot.start_failures = after.failures, after.start_failures
+        slot.retry_at, slot.gave_up = after.retry_at, after.gave_up
+        self.forget_retry(case)
         self.tell(
             case,
             RunExited,
@@ -99,7 +108,7 @@ class Acts:
             exit_code=event.exit_code,
             signal=event.signal,
             detail=event.detail,
-            retry_at=after.retry_at,
+            retry_at=slot.retry_at,
         )
         if after.gave_up:
             self.tell(case, StrategyGaveUp, failures=after.failures)
@@ -108,12 +117,23 @@ class Acts:
             self.tell(case, IntentChanged, intent=Intent.AUTO)
 
     def _confirm_start(self, case: Case, run: Run, at: datetime) -> None:
-        """The occurrence is done when its process has started, and not when that was asked for."""
-        due = run.due_at
-        occurrence = case.occurrences.get((due, START)) if due else None
-        if due and occurrence is not None and occurrence.state == GRANTED:
-            occurrence.state, occurrence.updated_at = DONE, self._now
-            occurrence.late_s = (at - due).total_seconds()
+        """The occurrence is done when its process has started, and not when that was asked for.
+
+        Also of one that was given up as missed, since its runner could not be heard.
+        """
+        start = self._granted_start(case, run)
+        if start is not None and run.due_at is not None:
+            start.state, start.updated_at = StartState.DONE, self._now
+            start.late_s, start.detail = (at - run.due_at).total_seconds(), None
+
+    def _granted_start(self, case: Case, run: Run) -> Occurrence | None:
+        """The due start that this run was granted for."""
+        begun_before = case.start_of(case.plan.window)
+        at_its_instant = case.occurrences.get((run.due_at, START)) if run.due_at else None
+        for start in (at_its_instant, begun_before):
+            if start is not None and start.state in {StartState.GRANTED, StartState.MISSED}:
+                return start
+        return None
 
     def grant(self, case: Case, start: Start) -> None:
         slot, window = case.slot, start.window
@@ -130,8 +150,8 @@ class Acts:
         )
         slot.waiting, slot.retry_at = None, None
         if window:
-            slot.failures, slot.gave_up = 0, False
-            self.record(case, window.start, START, GRANTED if due else DONE)
+            slot.failures, slot.start_failures, slot.gave_up = 0, 0, False
+            self.record(case, window.start, START, StartState.GRANTED)
         case.run = Run(
             id=slot.run_id,
             strategy_id=slot.strategy_id,
@@ -149,13 +169,15 @@ class Acts:
 
     def _unmet(self, case: Case) -> datetime | None:
         """The due start that earlier runs were granted for, and that none has met yet."""
-        window = case.plan.ahead(self._now, case.lead)
-        start = case.occurrences.get((window.start, START)) if window else None
-        return start.instant if start is not None and start.state == GRANTED else None
+        for window in (case.plan.window, case.plan.upcoming):
+            start = case.start_of(window)
+            if window and start is not None and start.state == StartState.GRANTED:
+                return case.due_at(window)
+        return None
 
     def _delay(self, case: Case, window: Window | None, why: str) -> None:
         if window:
-            self.record(case, window.start, START, WAITING, detail=why)
+            self.record(case, window.start, START, StartState.WAITING, detail=why)
         if case.slot.waiting != why:
             case.slot.waiting = why
             self.tell(case, StartDelayed, reason=why)
@@ -164,63 +186,91 @@ class Acts:
         assert case.run is not None
         if case.run.stop_reason is not None:
             return
-        case.run.stop_reason = reason
+        case.run.stop_reason, case.run.stop_asked_at = reason, self._now
         self._session.add(case.run)
         due = case.plan.last_stop
         if reason is ExitReason.STOPPED_BY_SCHEDULE and due and due > case.run.granted_at:
-            self.record(case, due, STOP, DONE, late_s=(self._now - due).total_seconds())
+            self.record(case, due, STOP, StartState.DONE, late_s=(self._now - due).total_seconds())
         self.tell(case, RunStopping, reason=reason)
 
     def forget_retry(self, case: Case) -> None:
         """Outside its window a crashed run is not started again before the next one."""
-        if case.slot.intent == Intent.AUTO and case.plan.ahead(self._now, case.lead) is None:
-            case.slot.retry_at = None
+        slot, plan = case.slot, case.plan
+        if slot.retry_at is None or slot.intent != Intent.AUTO or plan.outlook is Outlook.UNKNOWN:
+            return
+        window = plan.ahead(self._now, case.lead)
+        if window is None or (window.until is not None and window.until <= slot.retry_at):
+            slot.retry_at = None
 
     def skip(self, case: Case, window: Window) -> None:
         """Its start is due, and left out: by its own rules, the run before goes on instead."""
-        self.record(case, window.start, START, SKIPPED, detail=STILL_RUNS)
-        self.tell(case, StartSkipped, due_at=window.start, reason=STILL_RUNS)
+        self.record(case, window.start, START, StartState.SKIPPED, detail=STILL_RUNS)
+        run = case.run
+        if run is not None:
+            run.skipped += 1
+        if run is None or run.skipped == 1:  # once a run: it may outlive thousands of them
+            self.tell(case, StartSkipped, due_at=window.start, reason=STILL_RUNS)
 
     def account(self, case: Case) -> None:
         """Each window that is over, and in which nothing was started, was missed, and says so.
 
-        Unless its user had stopped it, or it ran all the same. Each is looked at once.
+        Unless its user had stopped it, or it ran all the same. Each is looked at once; one whose
+        start is on its way, again.
         """
-        if not case.over:
-            return
-        for window in case.over:
-            start = case.occurrences.get((window.start, START))
-            if start is None or start.state in {WAITING, GRANTED}:
-                self._account(case, window, start)
-        case.slot.accounted_until = self._now
+        accounted = self._now if case.over else None
+        for number, window in enumerate(case.over):
+            before = case.over_before if number == 0 else 0
+            if not self._account(case, window, before) and accounted == self._now:
+                accounted = window.start_until - MOMENT if window.start_until else None
+        if accounted is not None:
+            case.slot.accounted_until = accounted
 
-    def _account(self, case: Case, window: Window, start: Occurrence | None) -> None:
-        slot, run = case.slot, case.run
-        if start is not None and start.state == GRANTED and run is not None and run.live:
-            return  # it is on its way
-        by_hand = slot.intent_at is not None and slot.intent_at > window.start
-        if slot.intent == Intent.STOP or by_hand:
-            return
-        if (start is None or start.state == WAITING) and _was_live(run, window.start):
+    def _account(self, case: Case, window: Window, before: int) -> bool:
+        """False: it is not known yet what becomes of it."""
+        slot, run, start = case.slot, case.run, case.start_of(window)
+        if start is not None and start.state not in {StartState.WAITING, StartState.GRANTED}:
+            return True
+        if start is None and self._is_excused(case, window):
+            return True
+        if start is not None and start.state == StartState.GRANTED:
+            if run is not None and run.live and self._now - run.granted_at < ON_ITS_WAY:
+                return False
+        elif _was_live(run, window.start):
             if case.plan.overlap is not None:
                 self.skip(case, window)
-            return
-        if window.start <= self._schedule_at(case):
-            return
-        why = self._why_missed(case, start)
-        self.record(case, window.start, START, MISSED, detail=why)
+            return True
+        if slot.intent == Intent.STOP:
+            return True
+        why = self._why_missed(case, window, start)
+        if before:
+            why = f"{why}; and {before} before it"
+        self.record(case, window.start, START, StartState.MISSED, detail=why)
+        if case.plan.window is not None and case.plan.window.start == window.start:
+            slot.retry_at = None
         self.tell(case, StartMissed, due_at=window.start, reason=why)
+        return True
 
-    def _why_missed(self, case: Case, start: Occurrence | None) -> str:
-        if start is None:
+    def _is_excused(self, case: Case, window: Window) -> bool:
+        """Of a start that was never tried: its user had decided otherwise, or set the schedule
+        after it.
+        """
+        slot, schedule = case.slot, case.schedule
+        by_hand = slot.intent_at is not None and slot.intent_at > window.start
+        return by_hand or schedule is None or window.start <= schedule.updated_at
+
+    def _why_missed(self, case: Case, window: Window, start: Occurrence | None) -> str:
+        run = case.run
+        if start is not None and start.state == StartState.WAITING:
+            return start.detail or "it could not be started in time"
+        if start is not None and run is not None and run.exit_reason is not None:
+            return run.detail or f"its run ended as {run.exit_reason}"
+        if start is not None:
+            return case.slot.waiting or "its runner did not start it in time"
+        if case.slot.outlook == Outlook.UNKNOWN:
+            return case.slot.outlook_reason
+        if window.start < self._up_since:
             return "Openbell was not running"
-        if start.state == GRANTED and case.run is not None and case.run.exit_reason is not None:
-            return case.run.detail or f"its run ended as {case.run.exit_reason}"
-        return start.detail or "it could not be started in time"
-
-    def _schedule_at(self, case: Case) -> datetime:
-        assert case.schedule is not None
-        return case.schedule.updated_at
+        return "its time was over before Openbell could act"
 
     def record(
         self,
@@ -238,9 +288,10 @@ class Acts:
             instant=instant,
             action=action,
             state=state,
-            schedule_revision=case.schedule.revision if case.schedule else 0,
+            schedule_revision=0,
             updated_at=self._now,
         )
+        occurrence.schedule_revision = case.schedule.revision if case.schedule else 0
         occurrence.state, occurrence.detail, occurrence.updated_at = state, detail, self._now
         occurrence.attempts += 1
         occurrence.late_s = late_s
@@ -249,42 +300,65 @@ class Acts:
 
     def intend(self, case: Case, intent: Intent) -> None:
         slot = case.slot
-        slot.failures, slot.retry_at, slot.gave_up, slot.waiting = 0, None, False, None
+        slot.failures, slot.start_failures, slot.gave_up = 0, 0, False
+        slot.retry_at, slot.waiting = None, None
         slot.intent_at = self._now
         if slot.intent != intent:
             slot.intent = intent
             self.tell(case, IntentChanged, intent=intent)
 
     def replan(self, case: Case) -> None:
-        """What comes next; of a run that is prepared, what comes after its start."""
+        """What comes next; of a run that is prepared, what comes after its start.
+
+        While the calendar does not know, what it said last stands, until its instant has come.
+        """
         slot, now = case.slot, case.plan
         slot.schedule_at = case.schedule.updated_at if case.schedule else None
-        slot.warning = now.warning
-        unknown = now.outlook is Outlook.UNKNOWN
-        then = case.prepared or now
-        next_stop = then.next_stop or (slot.next_stop if unknown else None)
-        next_stop = min(filter(None, (next_stop, case.deadline())), default=None)
+        next_start, next_stop = self._next(case)
         outlook, reason = self._outlook(case)
-        comes = (then.next_start, next_stop, outlook, reason)
-        if comes == (slot.next_start, slot.next_stop, slot.outlook, slot.outlook_reason):
+        comes = (next_start, next_stop, outlook, reason, now.warning)
+        if comes == (
+            slot.next_start,
+            slot.next_stop,
+            slot.outlook,
+            slot.outlook_reason,
+            slot.warning,
+        ):
             return
-        if unknown and slot.outlook != Outlook.UNKNOWN and not case.live:
-            self.tell(case, StartDelayed, reason=reason)
-        slot.next_start, slot.next_stop, slot.outlook, slot.outlook_reason = comes
+        slot.next_start, slot.next_stop, slot.outlook, slot.outlook_reason, slot.warning = comes
         self.tell(
             case,
             PlanChanged,
-            next_start=then.next_start,
+            next_start=next_start,
             next_stop=next_stop,
             outlook=outlook,
             reason=reason,
         )
 
+    def _next(self, case: Case) -> tuple[datetime | None, datetime | None]:
+        """The next start and stop. Says that a start is delayed whose day is not known any more."""
+        slot, then = case.slot, case.prepared or case.plan
+        start, stop = then.next_start, then.next_stop
+        if case.live and case.stop_at is not None and case.plan.overlap is not None:
+            stop = case.stop_at
+        if case.plan.outlook is Outlook.UNKNOWN:
+            start = start or slot.next_start
+            stop = stop or (
+                slot.next_stop if slot.next_stop and slot.next_stop > self._now else None
+            )
+            if start is not None and start <= self._now:
+                start = None
+                if not case.live and slot.intent == Intent.AUTO:
+                    self.tell(case, StartDelayed, reason=case.plan.reason)
+        return start, min(filter(None, (stop, case.deadline())), default=None)
+
     def _outlook(self, case: Case) -> tuple[Outlook, str]:
         """As its plan says, unless the start of the window that holds has been missed for good."""
         window = case.plan.window
-        start = case.occurrences.get((window.start, START)) if window else None
-        if case.live or start is None or start.state != MISSED:
+        start = case.start_of(window)
+        if case.live or window is None or window.may_start(self._now):
+            return case.plan.outlook, case.plan.reason
+        if start is None or start.state != StartState.MISSED:
             return case.plan.outlook, case.plan.reason
         return Outlook.PAUSED, f"its start was missed ({start.detail}); it skips late starts"
 

@@ -15,6 +15,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from openbell.contracts.commands import StartRun, StopRun
 from openbell.contracts.errors import UnknownStrategy
 from openbell.contracts.model import (
+    Cause,
     ExitReason,
     Intent,
     Outlook,
@@ -27,22 +28,28 @@ from openbell.contracts.schedules import SCHEDULE, AnySchedule, exchange_of
 from openbell.db.models import Occurrence, Run, ScheduleRow, Slot, Strategy, Version
 from openbell.db.session import all_rows
 from services.scheduler.days import Known
-from services.scheduler.decisions import EndedRun, Facts, LiveRun
-from services.scheduler.planner import NO_SCHEDULE, Plan, over_since, plan
+from services.scheduler.decisions import EndedRun, Facts, LiveRun, StartState
+from services.scheduler.planner import NO_SCHEDULE, Plan, over_since, plan, stop_of
 from services.scheduler.sessions import SessionBook
 from services.scheduler.windows import Window
 
 START, STOP = "start", "stop"
-GRANTED, DONE, WAITING, MISSED, SKIPPED = "granted", "done", "waiting", "missed", "skipped"
-ACTED_ON = {GRANTED, DONE, MISSED, SKIPPED}
 KEPT = timedelta(days=30)
 """How long occurrences are kept."""
+SKIPPED_KEPT = timedelta(days=2)
+PRUNED = 10_000
+"""As many are forgotten at once."""
 MOST_OVER = 20
-"""As many windows that are over are accounted for one by one; those before go with the first."""
+"""As many windows that are over are accounted for one by one; of those before, their number."""
+MOST_COUNTED = 1000
 TOGETHER = 1000
 """Ids in one query; PostgreSQL takes 32,767 at most."""
 OVERDUE = timedelta(seconds=1)
 """So late, something is not under way any more: whoever was to do it did not."""
+UNDER_WAY = timedelta(seconds=10)
+"""For so long what a runner was not told is told again each second; then at the slower look."""
+A_MOMENT = timedelta(seconds=2)
+"""By which two schedulers' clocks may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,10 @@ class Case:
     """How long before its instant a start is prepared."""
     over: Sequence[Window] = ()
     """The windows that are over since this was last looked at, the earliest first."""
+    over_before: int = 0
+    """How many more of them there were before; some thousand at most."""
+    stop_at: datetime | None = None
+    """When its live run is to stop, where the windows of its schedule may overlap."""
     prepared: Plan | None = None
     """The plan at the instant for which a run is prepared; none when there is no such run."""
     occurrences: dict[tuple[datetime, str], Occurrence] = field(
@@ -75,12 +86,14 @@ class Case:
     )
     """Those that the plan names, by instant and action."""
 
-    def due_at(self, window: Window) -> datetime | None:
-        """The instant at which this window's start was due; none when it began before its
-        schedule was set, so that nothing in it is late.
+    def due_at(self, window: Window) -> datetime:
+        """The instant at which this window's start was due: it may have begun before its schedule
+        was set.
         """
-        fresh = self.schedule is not None and window.start <= self.schedule.updated_at
-        return None if fresh else window.start
+        return max(window.start, self.schedule.updated_at) if self.schedule else window.start
+
+    def start_of(self, window: Window | None) -> Occurrence | None:
+        return self.occurrences.get((window.start, START)) if window else None
 
     @property
     def live(self) -> bool:
@@ -92,7 +105,12 @@ class Case:
         if run is not None and run.live:
             stop_reason = ExitReason(run.stop_reason) if run.stop_reason else None
             latest = LiveRun(
-                RunState(run.state), run.granted_at, stop_reason, run.due_at, run.started_at
+                RunState(run.state),
+                run.granted_at,
+                stop_reason,
+                run.due_at,
+                run.started_at,
+                self.stop_at,
             )
         elif run is not None:
             latest = EndedRun(run.decisive_reason, run.exited_at)
@@ -104,7 +122,8 @@ class Case:
             retry_at=slot.retry_at,
             gave_up=slot.gave_up,
             schedule_at=self.schedule.updated_at if self.schedule else None,
-            served=self._is_served(now),
+            start=self._state(self.plan.window, now),
+            next_start=self._state(self.plan.upcoming, now),
             stop_at=slot.next_stop,
             deleted=self.strategy.deleted_at is not None,
         )
@@ -116,10 +135,17 @@ class Case:
             return None
         return run.started_at + most
 
-    def _is_served(self, now: datetime) -> bool:
-        window = self.plan.ahead(now, self.lead)
-        start = self.occurrences.get((window.start, START)) if window else None
-        return start is not None and start.state in ACTED_ON
+    def _state(self, window: Window | None, now: datetime) -> StartState | None:
+        """What became of its start. That it was missed counts for the schedule by which it was,
+        and not when that was said by a clock which has been set back since.
+        """
+        start = self.start_of(window)
+        if start is None:
+            return None
+        state = StartState(start.state)
+        revision = self.schedule.revision if self.schedule else 0
+        outdated = start.schedule_revision != revision or start.updated_at > now + A_MOMENT
+        return None if state is StartState.MISSED and outdated else state
 
     def dispatch(self) -> Dispatch | None:
         """What the runner has not confirmed yet; it is told again at every look."""
@@ -177,7 +203,7 @@ class Cases:
         raise UnknownStrategy(f"there is no strategy {strategy_id}")
 
     async def load(self, ids: Sequence[str]) -> list[Case]:
-        await self._lock(ids)
+        await self.lock(ids)
         query = (
             select_columns(
                 Strategy, col(Version.sha256), col(Version.filename), ScheduleRow, Slot, Run
@@ -217,10 +243,21 @@ class Cases:
         known = self._known(schedule)
         case.plan = plan(schedule, row.updated_at, known, self._now)
         self.foresee(case)
-        after = max(slot.accounted_until or row.updated_at, row.updated_at)
-        over = over_since(schedule, row.updated_at, known, after, self._now)
-        case.over = [*islice(over, MOST_OVER)][::-1]
+        self._count_over(case, schedule, row.updated_at, known)
+        if run is not None and run.live and run.cause != Cause.MANUAL:
+            due = run.due_at or run.granted_at
+            case.stop_at = stop_of(schedule, row.updated_at, known, due)
         return case
+
+    def _count_over(
+        self, case: Case, schedule: AnySchedule, since: datetime, known: Known | None
+    ) -> None:
+        """From where it was accounted for; a clock that has been set back since counts as now."""
+        after = max(min(case.slot.accounted_until or since, self._now), since)
+        over = over_since(schedule, since, known, after, self._now)
+        case.over = [*islice(over, MOST_OVER)][::-1]
+        if len(case.over) == MOST_OVER:
+            case.over_before = sum(1 for _ in islice(over, MOST_COUNTED))
 
     def foresee(self, case: Case) -> None:
         """The plan at the instant for which its run is prepared, if it is."""
@@ -236,7 +273,7 @@ class Cases:
         exchange = exchange_of(schedule)
         return self._book.known(exchange, self._now) if exchange else None
 
-    async def _lock(self, ids: Sequence[str]) -> None:
+    async def lock(self, ids: Sequence[str]) -> None:
         """Before reading, in one order: what is read after it is what the last holder wrote.
 
         SQLite has one writer, which we are already.
@@ -259,10 +296,13 @@ class Cases:
 
     def _instants(self, case: Case) -> set[datetime]:
         """Of what is due, and what is over: the occurrences that matter now."""
-        window = case.plan.ahead(self._now, self._lead)
-        found = {window.start for window in (window, *case.over) if window}
-        if case.plan.last_stop:
-            found.add(case.plan.last_stop)
+        plan = case.plan
+        soon = None
+        if plan.upcoming and plan.upcoming.start - self._now <= self._lead:
+            soon = plan.upcoming
+        found = {window.start for window in (plan.window, soon, *case.over) if window}
+        if plan.last_stop:
+            found.add(plan.last_stop)
         if case.run is not None and case.run.live and case.run.due_at:
             found.add(case.run.due_at)
         return found
@@ -275,7 +315,7 @@ def _readable(case: Case) -> AnySchedule | None:
     try:
         return SCHEDULE.validate_python(case.schedule.spec)
     except ValidationError as error:
-        why = error.errors(include_url=False)[0]["msg"]
+        why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         case.plan = Plan(Outlook.UNKNOWN, f"its schedule cannot be read: {why}; set it anew")
         return None
 
@@ -312,18 +352,25 @@ async def overdue_ids(session: AsyncSession, now: datetime, lead: timedelta) -> 
     Cheap, for it is asked every second: whichever scheduler planned it may be gone by now. What
     waits for something is left to the slower look.
     """
-    unheard = or_(col(Run.state) == RunState.GRANTED, col(Run.stop_reason).is_not(None))
+    late, recently = now - OVERDUE, now - UNDER_WAY
+    free = (col(Slot.state) == SlotState.FREE) & (col(Slot.intent) != Intent.STOP)
+    undelivered = (col(Run.state) == RunState.GRANTED) & col(Run.granted_at).between(recently, late)
     due = or_(
-        (col(Slot.next_start) <= now + lead) & (col(Slot.state) == SlotState.FREE),
-        col(Slot.next_start) <= now - OVERDUE,
-        col(Slot.next_stop) <= now - OVERDUE,
-        col(Slot.retry_at) <= now - OVERDUE,
-        (col(Slot.state) == SlotState.HELD) & unheard & (col(Run.granted_at) <= now - OVERDUE),
+        col(Slot.waiting).is_(None)
+        & or_(
+            free & (col(Slot.next_start) <= now + lead),
+            col(Slot.next_start) <= late,
+            col(Slot.retry_at) <= late,
+        ),
+        col(Slot.next_stop) <= late,
+        (col(Slot.state) == SlotState.HELD)
+        & or_(undelivered, col(Run.stop_asked_at).between(recently, late)),
     )
     query = (
         select(Slot.strategy_id)
+        .join(Strategy, col(Strategy.id) == Slot.strategy_id)
         .outerjoin(Run, col(Run.id) == Slot.run_id)
-        .where(due, col(Slot.waiting).is_(None))
+        .where(due, col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD))
         .order_by(Slot.strategy_id)
     )
     return (await session.exec(query)).all()
@@ -360,8 +407,12 @@ async def moments(
 
 
 async def prune_occurrences(session: AsyncSession, now: datetime) -> None:
-    """Forget those of which no plan and no missed start can speak any more."""
-    await session.exec(delete(Occurrence).where(col(Occurrence.instant) < now - KEPT))
+    """Forget some of those of which no plan and no missed start can speak any more."""
+    instant, state = col(Occurrence.instant), col(Occurrence.state)
+    old = (instant < now - KEPT) | ((state == StartState.SKIPPED) & (instant < now - SKIPPED_KEPT))
+    newest = select(Occurrence.instant).where(old).order_by(instant).offset(PRUNED).limit(1)
+    until = (await session.exec(newest)).first() or now
+    await session.exec(delete(Occurrence).where(old, instant < until))
 
 
 def _scheduled_ids() -> SelectOfScalar[str]:
@@ -380,5 +431,6 @@ async def exchanges(session: AsyncSession, ids: Sequence[str]) -> set[str]:
     for start in range(0, len(ids), TOGETHER):
         some = col(ScheduleRow.strategy_id).in_(ids[start : start + TOGETHER])
         rows = (await session.exec(select(ScheduleRow).where(some))).all()
-        found |= {exchange for row in rows if (exchange := row.spec.get("exchange"))}
+        named = (row.spec.get("exchange") for row in rows)
+        found |= {exchange for exchange in named if isinstance(exchange, str)}
     return found

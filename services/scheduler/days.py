@@ -2,16 +2,20 @@
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from openbell.contracts.commands import Sessions
 from openbell.contracts.model import Closure, Session, SessionKind
-from openbell.contracts.schedules import WEEKDAYS, Cron, Interval, Market
+from openbell.contracts.schedules import MOST_DATES, WEEKDAYS, Cron, Interval, Market
 
 DAY = timedelta(days=1)
+LOOK_BACK = timedelta(days=14)
+"""As far as a missed start or stop is remembered."""
+MOST_AHEAD = 7 * (MOST_DATES + 1) * DAY
+"""Within these, a weekday comes that no date to skip names."""
 
 
 class Known:
@@ -22,7 +26,9 @@ class Known:
         self.zone = ZoneInfo(told.timezone)
         self.covered_from = told.covered_from
         self.covered_until = told.covered_until
-        self.sessions = sorted(told.sessions, key=lambda session: session.opens_at)
+        self.sessions = _outermost(told.sessions)
+        """In their order. One that lies within another, as an override may say, opens nothing."""
+        self._told = told.sessions
         self.closures = {closure.day: closure for closure in told.closures}
 
     @cached_property
@@ -32,7 +38,7 @@ class Known:
     @cached_property
     def by_day(self) -> dict[date, list[Session]]:
         days: defaultdict[date, list[Session]] = defaultdict(list)
-        for session in self.sessions:
+        for session in self._told:
             days[session.day].append(session)
         return dict(days)
 
@@ -78,10 +84,19 @@ class Known:
                 timezone=str(self.zone),
                 covered_from=self.covered_from,
                 covered_until=self.covered_until,
-                sessions=(*self.sessions, *opened),
+                sessions=(*self._told, *opened),
                 closures=tuple(left),
             )
         )
+
+
+def _outermost(sessions: Iterable[Session]) -> list[Session]:
+    found: list[Session] = []
+    longest_first = sorted(sessions, key=lambda session: session.closes_at, reverse=True)
+    for session in sorted(longest_first, key=lambda session: session.opens_at):
+        if not found or session.closes_at > found[-1].closes_at:
+            found.append(session)
+    return found
 
 
 def _as_open(segment: str, closure: Closure) -> Session:
@@ -119,6 +134,33 @@ class Days:
         if WEEKDAYS[day.weekday()] not in self._weekdays:
             return f"not scheduled on {day:%A}s"
         return None
+
+    def counts(self, day: date) -> bool:
+        """Whether it is left out by nothing."""
+        if WEEKDAYS[day.weekday()] not in self._weekdays or day in self._schedule.skip_dates:
+            return False
+        if self.known is None:
+            return True
+        special = not self._schedule.special_sessions and day in self.known.specials
+        return day in self.known.by_day and not special
+
+    def next_begin(self, day: date) -> datetime | None:
+        """When the next day begins that counts, as far as anything is told of it."""
+        last = self.known.told_until if self.known else day + MOST_AHEAD
+        while day < last:
+            day += DAY
+            if self.counts(day):
+                return self.begin(day)
+        return None
+
+    def end_before(self, day: date, earliest: datetime) -> datetime:
+        """When the last day before this one has ended that counts, unless that is too early."""
+        while (end := self.begin(day)) > earliest and not self.counts(day - DAY):
+            day -= DAY
+        return end
+
+    def begin(self, day: date) -> datetime:
+        return instant(day, time(), self.day_zone)
 
     def sessions_until(self, at: datetime) -> Iterator[Session]:
         """Those that count, and open at or before this instant, the latest first."""

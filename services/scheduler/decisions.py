@@ -6,12 +6,25 @@ a lost timer, a restart or a second look changes nothing.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
 from openbell.contracts.schedules import Overlap
 from openbell.settings import SchedulerSettings
 from services.scheduler.planner import Plan
 from services.scheduler.windows import Window
+
+
+class StartState(StrEnum):
+    """What became of a due start."""
+
+    WAITING = "waiting"
+    """It could not happen yet."""
+    GRANTED = "granted"
+    """It is on its way: no process has started for it yet."""
+    DONE = "done"
+    SKIPPED = "skipped"
+    MISSED = "missed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +35,8 @@ class LiveRun:
     due_at: datetime | None = None
     """The instant at which it was to start; in the future while it is only prepared."""
     started_at: datetime | None = None
+    stop_at: datetime | None = None
+    """When the window ends that it was granted for, where windows may overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +58,10 @@ class Facts:
     gave_up: bool
     schedule_at: datetime | None
     """When the schedule was last set."""
-    served: bool
-    """Whether the start of the plan's window, as it lies ahead, has been acted on."""
+    start: StartState | None = None
+    """What became of the start of the plan's window."""
+    next_start: StartState | None = None
+    """What became of the start of the plan's upcoming window, which may be prepared already."""
     stop_at: datetime | None = None
     """The next stop, as the last plan named it that knew."""
     deleted: bool = False
@@ -77,6 +94,7 @@ class Decision:
 
 NOTHING = Decision()
 _BY_SCHEDULE = Stop(ExitReason.STOPPED_BY_SCHEDULE)
+_ACTED_ON = {StartState.GRANTED, StartState.DONE, StartState.SKIPPED, StartState.MISSED}
 
 
 def decide(facts: Facts, plan: Plan, now: datetime, lead: timedelta = timedelta()) -> Decision:
@@ -86,10 +104,10 @@ def decide(facts: Facts, plan: Plan, now: datetime, lead: timedelta = timedelta(
     if facts.deleted or facts.intent is Intent.STOP:
         return NOTHING
     if facts.intent is Intent.RUN:
-        if _stop_has_passed(facts, plan):
+        if _stop_has_passed(facts, plan, now):
             return Decision(release_intent=True)
         return Decision(act=_start_by_hand(facts, now))
-    return Decision(act=_start_by_schedule(facts, plan.ahead(now, lead), now))
+    return Decision(act=_start_by_schedule(facts, plan, now, lead))
 
 
 def _about_live(facts: Facts, run: LiveRun, plan: Plan, now: datetime, lead: timedelta) -> Decision:
@@ -99,13 +117,13 @@ def _about_live(facts: Facts, run: LiveRun, plan: Plan, now: datetime, lead: tim
         return Decision(act=Stop(ExitReason.STOPPED_BY_USER))
     if run.started_at is None and run.due_at is not None and run.due_at > now:
         return NOTHING if _is_still_due(run, plan) else Decision(act=_BY_SCHEDULE)
-    if facts.intent is Intent.RUN and _stop_has_passed(facts, plan):
+    if _is_too_long(run, plan, now):
+        return Decision(act=Stop(ExitReason.TIME_LIMIT))
+    if facts.intent is Intent.RUN and _stop_has_passed(facts, plan, now):
         return Decision(act=_BY_SCHEDULE, release_intent=True)
     if facts.intent is Intent.AUTO and _outside(facts, run, plan, now, lead):
         return Decision(act=_BY_SCHEDULE)
-    if _is_too_long(run, plan, now):
-        return Decision(act=Stop(ExitReason.TIME_LIMIT))
-    if plan.window is None or facts.served:
+    if plan.window is None or facts.start in _ACTED_ON:
         return NOTHING
     return _about_overlap(facts, run, plan, plan.window)
 
@@ -148,14 +166,19 @@ def _outside(facts: Facts, run: LiveRun, plan: Plan, now: datetime, lead: timede
     if plan.outlook is Outlook.UNKNOWN:
         stops = [stop for stop in (plan.last_stop, facts.stop_at) if stop is not None]
         return any(run.granted_at < stop <= now for stop in stops)
+    if run.stop_at is not None and run.stop_at <= now:
+        return True
     window = plan.ahead(now, lead)
     return plan.ends and (window is None or (window.start > now and window.start != run.due_at))
 
 
-def _stop_has_passed(facts: Facts, plan: Plan) -> bool:
+def _stop_has_passed(facts: Facts, plan: Plan, now: datetime) -> bool:
     """Whether a scheduled stop came after the user's word, and after the schedule was set."""
     said = max(filter(None, (facts.intent_at, facts.schedule_at)), default=None)
-    return plan.last_stop is not None and said is not None and plan.last_stop > said
+    stop = plan.last_stop
+    if plan.outlook is Outlook.UNKNOWN and facts.stop_at is not None and facts.stop_at <= now:
+        stop = facts.stop_at
+    return stop is not None and said is not None and stop > said
 
 
 def _start_by_hand(facts: Facts, now: datetime) -> Start | None:
@@ -170,12 +193,28 @@ def _start_by_hand(facts: Facts, now: datetime) -> Start | None:
             return None if facts.gave_up else Start(Cause.MANUAL)
 
 
-def _start_by_schedule(facts: Facts, window: Window | None, now: datetime) -> Start | None:
-    if window is None:
+def _start_by_schedule(facts: Facts, plan: Plan, now: datetime, lead: timedelta) -> Start | None:
+    """In the window that holds; else for the next one, if that is to be prepared by now."""
+    if plan.window is not None:
+        start = _start_in(plan.window, facts.start, facts, now)
+        if start is not None or facts.retry_at is not None:
+            return start
+    if plan.upcoming is None or plan.upcoming.start - now > lead:
         return None
+    return _start_in(plan.upcoming, facts.next_start, facts, now)
+
+
+def _start_in(
+    window: Window, state: StartState | None, facts: Facts, now: datetime
+) -> Start | None:
+    """A start that never happened must happen in time, however often it is tried; what has run is
+    started again as long as its window holds.
+    """
     at = window.start if window.start > now else None
-    if not facts.served:
+    if state in {None, StartState.WAITING}:
         return Start(Cause.SCHEDULE, window, at) if window.may_start(now) else None
+    if state is StartState.MISSED or (state is StartState.GRANTED and not window.may_start(now)):
+        return None
     match facts.run:
         case EndedRun(reason) if reason.interrupted:
             return Start(_cause_after(reason), at=at)
@@ -199,6 +238,7 @@ class Aftermath:
     """What an exit leaves in the slot."""
 
     failures: int
+    start_failures: int
     retry_at: datetime | None
     gave_up: bool
 
@@ -210,28 +250,31 @@ def after_exit(
     lasted: timedelta,
     now: datetime,
     settings: SchedulerSettings,
+    start_failures: int = 0,
 ) -> Aftermath:
     """Whether and when a run that ended is followed by another.
 
-    Failures in a row double the pause, up to the longest; a healthy run clears the count.
+    Failures in a row double the pause, up to the longest; a healthy run clears the count. Starts
+    that failed are counted apart: they are the host's fault, not the script's, and it is due all
+    the same, whatever the policy says.
     """
+    if reason is ExitReason.START_FAILED:
+        pause = _pause(start_failures, settings)
+        return Aftermath(failures, start_failures + 1, now + pause, gave_up=False)
     if reason.interrupted:
-        return Aftermath(failures, None, gave_up=False)
+        return Aftermath(failures, start_failures, None, gave_up=False)
     if lasted.total_seconds() >= settings.healthy_after_s:
         failures = 0
-    if reason is ExitReason.START_FAILED:
-        # the host's fault, not the script's: it is due all the same, whatever the policy says
-        return Aftermath(failures + 1, now + _pause(failures, settings), gave_up=False)
     if reason.finished:
         pause = timedelta(seconds=settings.first_retry_s)
         again = policy is RestartPolicy.ALWAYS
-        return Aftermath(0, now + pause if again else None, gave_up=False)
-    if policy is RestartPolicy.NEVER:
-        return Aftermath(failures + 1, None, gave_up=False)
+        return Aftermath(0, 0, now + pause if again else None, gave_up=False)
     failures += 1
+    if policy is RestartPolicy.NEVER:
+        return Aftermath(failures, 0, None, gave_up=False)
     if failures >= settings.max_failures:
-        return Aftermath(failures, None, gave_up=True)
-    return Aftermath(failures, now + _pause(failures - 1, settings), gave_up=False)
+        return Aftermath(failures, 0, None, gave_up=True)
+    return Aftermath(failures, 0, now + _pause(failures - 1, settings), gave_up=False)
 
 
 def _pause(failures: int, settings: SchedulerSettings) -> timedelta:

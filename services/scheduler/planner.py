@@ -6,13 +6,14 @@ Written once, for the scheduler, the API's preview and the UI.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import takewhile
+from itertools import islice
 from typing import NamedTuple
 
 from openbell.contracts.model import Outlook
 from openbell.contracts.schedules import (
     Always,
     AnySchedule,
+    CatchUp,
     Cron,
     Interval,
     Manual,
@@ -22,10 +23,8 @@ from openbell.contracts.schedules import (
     exchange_of,
 )
 from services.scheduler.days import Days, Known
-from services.scheduler.windows import Window, Windows, windows_of
+from services.scheduler.windows import Window, Windows, why_never, windows_of
 
-LOOK_BACK = timedelta(days=14)
-"""As far as a missed start or stop is remembered."""
 LOOK_AHEAD = timedelta(days=21)
 """Longer than any closure of a covered exchange; beyond it, no next start is named."""
 WARN_DAYS = 60
@@ -47,7 +46,7 @@ class Plan:
     next_stop: datetime | None = None
     """When what runs now, or runs next, is stopped."""
     last_stop: datetime | None = None
-    """The latest stop that is not in the future, unless another window held on."""
+    """The latest stop that is not in the future; none where a window held on over it."""
     warning: str | None = None
     """What its user should know before it matters."""
     overlap: Overlap | None = None
@@ -75,9 +74,11 @@ def plan(schedule: AnySchedule, since: datetime, known: Known | None, now: datet
     that the calendar does not cover is unknown, and never taken for open.
     """
     if exchange_of(schedule) is not None and known is None:
-        return Plan(Outlook.UNKNOWN, "the calendar does not answer")
-    found = _around(windows_of(schedule, since, known), now)
-    outlook, reason = _outlook(schedule, known, found, now)
+        found = _Found(None, None, None, None)
+        outlook, reason = Outlook.UNKNOWN, "the calendar does not answer"
+    else:
+        found = _around(windows_of(schedule, since, known), now)
+        outlook, reason = _outlook(schedule, known, found, now)
     return Plan(
         outlook=outlook,
         reason=reason,
@@ -100,8 +101,8 @@ def over_since(
     """
     if exchange_of(schedule) is not None and known is None:
         return
-    started = _recent(windows_of(schedule, since, known), now)
-    for window in started:
+    windows = windows_of(schedule, since, known)
+    for window in windows.started(_startable_until(schedule, now)):
         end = window.start_until
         if end is None or end > now:
             continue
@@ -110,8 +111,23 @@ def over_since(
         yield window
 
 
-def _recent(windows: Windows, now: datetime) -> Iterator[Window]:
-    return takewhile(lambda window: window.start > now - LOOK_BACK, windows.started(now))
+def stop_of(
+    schedule: AnySchedule, since: datetime, known: Known | None, at: datetime
+) -> datetime | None:
+    """When a run is to stop that was due at this instant, where the windows of a schedule may
+    overlap: the next one must not keep it alive.
+    """
+    if not isinstance(schedule, Cron) or (schedule.exchange is not None and known is None):
+        return None
+    window = next(windows_of(schedule, since, known).started(at), None)
+    return window.stop if window is not None and window.holds(at) else None
+
+
+def _startable_until(schedule: AnySchedule, now: datetime) -> datetime:
+    """What started later may still start: all windows of one cron are equally long."""
+    if isinstance(schedule, Cron) and schedule.catch_up is CatchUp.START and schedule.duration:
+        return now - schedule.duration
+    return now
 
 
 class _Found(NamedTuple):
@@ -124,21 +140,17 @@ class _Found(NamedTuple):
 
 
 def _around(windows: Windows, now: datetime) -> _Found:
-    holding: list[Window] = []
-    over: Window | None = None
-    for window in _recent(windows, now):
-        if not window.holds(now):
-            over = window
-            break
-        holding.append(window)
+    """Ends are ordered like starts: of all that holds, what started last stops last."""
+    recent = list(islice(windows.started(now), 2))
     upcoming = next(windows.upcoming(now), None)
+    current = next((window for window in recent if window.holds(now)), None)
+    over = next((window for window in recent if not window.holds(now)), None)
     last_stop = over.stop if over else None
-    if not holding:
+    if current is None:
         return _Found(None, upcoming, upcoming.stop if upcoming else None, last_stop)
-    if last_stop and any(window.start < last_stop for window in holding):
+    if last_stop and current.start < last_stop:
         last_stop = None
-    stops = [window.stop for window in holding if window.stop]
-    return _Found(holding[0], upcoming, max(stops, default=None), last_stop)
+    return _Found(current, upcoming, current.stop, last_stop)
 
 
 def _ends(schedule: AnySchedule) -> bool:
@@ -166,19 +178,23 @@ def _outlook(
             over = found.upcoming is None
             return (Outlook.NONE, "its one time is over") if over else _later()
         case Market() | Interval() | Cron():
-            return _outlook_of_day(Days(schedule, known), found, now)
+            return _outlook_of_day(schedule, known, found, now)
 
 
 def _later() -> tuple[Outlook, str]:
     return Outlook.SCHEDULED, "outside its window"
 
 
-def _outlook_of_day(days: Days, found: _Found, now: datetime) -> tuple[Outlook, str]:
-    today, known = days.day_of(now), days.known
+def _outlook_of_day(
+    schedule: Market | Interval | Cron, known: Known | None, found: _Found, now: datetime
+) -> tuple[Outlook, str]:
+    days = Days(schedule, known)
+    today = days.day_of(now)
     if known is not None and not known.covers(today):
         return Outlook.UNKNOWN, f"the calendar of {known.segment} does not cover {today:%Y}"
     if found.upcoming is None:
-        return _nothing_comes(known, today)
+        never = why_never(schedule, known, now)
+        return (Outlook.PAUSED, never) if never else _nothing_comes(known, today)
     why = days.why_not(today)
     return (Outlook.PAUSED, why) if why else _later()
 

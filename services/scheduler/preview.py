@@ -1,5 +1,6 @@
 """What a schedule will do, day by day, and why. Pure, but for asking the calendar."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -28,17 +29,21 @@ from services.scheduler.planner import plan
 from services.scheduler.windows import Window, windows_of
 
 MOST_WINDOWS = 1000
+MOST_SKIPPED = 400
 Ask = Callable[[str, date, date], Awaitable[Known]]
 
 
 async def preview(command: PreviewSchedule, ask: Ask) -> Preview:
-    """Raises UnknownExchange, ServiceUnavailable."""
+    """In a thread: a year takes long enough for a start to be late.
+
+    Raises UnknownExchange, ServiceUnavailable.
+    """
     exchange = exchange_of(command.schedule)
     first = command.first.date()
     known = None
     if exchange is not None:
         known = await ask(exchange, first - 2 * DAY, first + (command.days + 2) * DAY)
-    return _preview(command, known)
+    return await asyncio.to_thread(_preview, command, known)
 
 
 def _preview(command: PreviewSchedule, known: Known | None) -> Preview:
@@ -52,7 +57,7 @@ def _preview(command: PreviewSchedule, known: Known | None) -> Preview:
     found = found[:MOST_WINDOWS]
     zones = _zones(schedule, known)
     last = found[-1].start if truncated else until
-    skipped = dict(windows.skipped(zones.day_of(now), zones.day_of(last)))
+    skipped = dict(islice(windows.skipped(zones.day_of(now), zones.day_of(last)), MOST_SKIPPED))
     now_plan = plan(schedule, command.since, known, now)
     return Preview(
         timezone=str(zones.local),

@@ -94,9 +94,10 @@ class Scheduler:
         self._monotonic = monotonic
         self._reconcile_s = settings.scheduler.reconcile_s
         self._runners = Runners(appeared=self.look)
-        self._book = SessionBook(bus)
+        self._book = SessionBook(bus, changed=self._sessions_changed)
         self.outbox = Outbox(SchedulerOutbox, database, bus)
         self._settings = settings.scheduler
+        self._up_since = clock()
         self._lead = timedelta(seconds=settings.scheduler.lead_s)
         self._timers = Timers(self._look_at)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -125,6 +126,7 @@ class Scheduler:
             for task in (*loops, *self._tasks):
                 task.cancel()
             await asyncio.gather(*loops, *self._tasks, return_exceptions=True)
+            await self._book.close()
 
     # ---- commands
 
@@ -187,7 +189,7 @@ class Scheduler:
     async def _transaction(self) -> AsyncGenerator[Slots]:
         async with self._database.write() as session:
             now = self._clock()
-            acts = Acts(session, now, self.outbox, self._runners, self._settings)
+            acts = Acts(session, now, self.outbox, self._runners, self._settings, self._up_since)
             cases = Cases(session, self._book, now, self._lead)
             yield Slots(session, now, cases, acts)
 
@@ -261,6 +263,9 @@ class Scheduler:
     def _calendar_changed(self, changed: CalendarChanged) -> None:
         self._book.outdate(changed.segment)
         self._spawn(self._reconcile_on(changed.segment))
+
+    def _sessions_changed(self, segment: str) -> None:
+        self._spawn(self._reconcile_on(segment))
 
     async def _reconcile_on(self, exchange: str) -> None:
         async with self._database.read() as session:

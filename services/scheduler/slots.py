@@ -25,8 +25,8 @@ from openbell.contracts.model import (
 )
 from openbell.db.models import Run
 from services.scheduler.acts import Acts
-from services.scheduler.cases import DONE, START, Case, Cases, Dispatch
-from services.scheduler.decisions import Start, Stop, decide
+from services.scheduler.cases import START, Case, Cases, Dispatch
+from services.scheduler.decisions import Start, StartState, Stop, decide
 
 STRAY_GRACE_S = 15
 
@@ -56,7 +56,10 @@ class Slots:
 
     async def start(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy, StrategyIsRunning."""
-        case = await self._cases.existing(strategy_id)
+        case = await self._existing(strategy_id)
+        if case.prepared is not None:  # it starts in a moment: taken as asked for by hand
+            self._acts.intend(case, Intent.RUN)
+            return self._settle(case, note="it is prepared, and starts at its instant")
         if case.live:
             raise StrategyIsRunning(f"{case.strategy.name} is already {_doing(case.run)}")
         self._acts.intend(case, Intent.RUN)
@@ -64,20 +67,20 @@ class Slots:
 
     async def stop(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
-        case = await self._cases.existing(strategy_id)
+        case = await self._existing(strategy_id)
         was_live = case.live
         self._acts.intend(case, Intent.STOP)
         return self._settle(case, note=None if was_live else "it was not running")
 
     async def stop_all(self, ids: Sequence[str]) -> list[Settled]:
-        cases = await self._cases.load(ids)
+        cases = await self._load(ids)
         for case in cases:
             self._acts.intend(case, Intent.STOP)
         return [self._settle(case) for case in cases]
 
     async def restart(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
-        case = await self._cases.existing(strategy_id)
+        case = await self._existing(strategy_id)
         scheduled = case.live and case.slot.intent == Intent.AUTO and case.plan.window is not None
         self._acts.intend(case, Intent.AUTO if scheduled else Intent.RUN)
         if case.live:
@@ -86,26 +89,27 @@ class Slots:
 
     async def resume(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
-        case = await self._cases.existing(strategy_id)
+        case = await self._existing(strategy_id)
         self._acts.intend(case, Intent.AUTO)
         return self._settle(case)
 
     async def retire(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy, StrategyIsRunning."""
-        case = await self._cases.existing(strategy_id)
+        case = await self._existing(strategy_id)
         if case.live:
             raise StrategyIsRunning(f"{case.strategy.name} is {_doing(case.run)}")
         return await self.stop(strategy_id)
 
     async def look(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
-        return self._settle(await self._cases.existing(strategy_id))
+        return self._settle(await self._existing(strategy_id))
 
     # ---- what runners report
 
     async def reported(self, events: Sequence[RunReported | RunnerCameUp]) -> list[Settled]:
         """In their order. Those of one strategy after another are read together."""
         settled: list[Settled] = []
+        await self._cases.lock(await self._named(events))
         for is_run, some in groupby(events, lambda event: isinstance(event, RunReported)):
             if is_run:
                 settled += await self._runs_reported(
@@ -117,9 +121,22 @@ class Slots:
                 settled += await self._runner_came_up(event)
         return settled
 
+    async def _named(self, events: Sequence[RunReported | RunnerCameUp]) -> list[str]:
+        """All strategies that these are about, to be locked in one order, or two schedulers would
+        wait for each other.
+        """
+        runners = [event.runner for event in events if isinstance(event, RunnerCameUp)]
+        query = select(Run.strategy_id).where(
+            col(Run.runner).in_(runners), col(Run.state) != RunState.EXITED
+        )
+        named = {event.strategy_id for event in events if isinstance(event, RunReported)}
+        if runners:
+            named.update((await self.session.exec(query)).all())
+        return sorted(named)
+
     async def _runs_reported(self, events: Sequence[RunReported]) -> list[Settled]:
         ids = sorted({event.strategy_id for event in events})
-        cases = {case.strategy.id: case for case in await self._cases.load(ids)}
+        cases = {case.strategy.id: case for case in await self._load(ids)}
         touched: dict[str, Case] = {}
         for event in events:
             case = cases.get(event.strategy_id)
@@ -228,10 +245,20 @@ class Slots:
 
     async def settle(self, ids: Sequence[str]) -> list[Settled]:
         """Look at these strategies, and do what is due."""
+        return [self._settle(case) for case in await self._load(ids)]
+
+    async def _load(self, ids: Sequence[str]) -> list[Case]:
+        """What is over is accounted for before anything new is decided."""
         cases = await self._cases.load(ids)
         for case in cases:
             self._acts.account(case)
-        return [self._settle(case) for case in cases]
+        return cases
+
+    async def _existing(self, strategy_id: str) -> Case:
+        """Raises UnknownStrategy."""
+        case = await self._cases.existing(strategy_id)
+        self._acts.account(case)
+        return case
 
     def _settle(self, case: Case, note: str | None = None) -> Settled:
         decision = decide(case.facts(self._now), case.plan, self._now, case.lead)
@@ -239,7 +266,7 @@ class Slots:
             case.slot.intent = Intent.AUTO
             self._acts.tell(case, IntentChanged, intent=Intent.AUTO)
         if decision.serve:
-            self._acts.record(case, decision.serve.start, START, DONE, detail="it runs")
+            self._acts.record(case, decision.serve.start, START, StartState.DONE, detail="it runs")
         if decision.skip:
             self._acts.skip(case, decision.skip)
         match decision.act:
@@ -269,7 +296,7 @@ def _standing(case: Case, note: str | None) -> Standing:
         if slot.waiting:
             note = f"it starts as soon as it can: {slot.waiting}"
         elif case.plan.outlook in {Outlook.SCHEDULED, Outlook.PAUSED}:
-            note = f"started outside its window ({case.plan.reason})"
+            note = _outside_words(case.plan.reason)
     if note is None and slot.intent == Intent.STOP and case.schedule is not None:
         note = "it stays stopped until you start or resume it, whatever its schedule says"
     return Standing(
@@ -281,6 +308,11 @@ def _standing(case: Case, note: str | None) -> Standing:
         next_stop=slot.next_stop,
         note=note,
     )
+
+
+def _outside_words(reason: str) -> str:
+    outside = "outside its window"
+    return f"started {outside}" if reason == outside else f"started {outside} ({reason})"
 
 
 def _doing(run: Run | None) -> str:

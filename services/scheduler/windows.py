@@ -4,9 +4,10 @@ Each kind of schedule tells its windows from an instant on, backwards and forwar
 more of them than are asked for.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from itertools import chain, count, pairwise, takewhile
 from typing import Protocol
 
 from openbell.contracts.model import Session, SessionKind
@@ -23,8 +24,8 @@ from openbell.contracts.schedules import (
     Once,
     exchange_of,
 )
-from services.scheduler.days import DAY, Days, Known, instant
-from services.scheduler.fires import fires_of
+from services.scheduler.days import DAY, LOOK_BACK, Days, Known, instant
+from services.scheduler.fires import Fires
 
 MADE_UP_FOR = timedelta(hours=1)
 """How long a start without a stop, and outside of sessions, may be late."""
@@ -32,6 +33,10 @@ CLOCK_CHANGE = timedelta(hours=3)
 """Longer than any."""
 PUNCTUAL = timedelta(minutes=1)
 """What `catch_up: skip` still calls punctual."""
+MOST_TRIES = 500
+"""How many days in a row are looked at whose times may be those of a schedule, but are not: more
+than it may have dates to skip."""
+INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,9 @@ class Windows(Protocol):
     """The windows of one schedule. Their ends are ordered like their starts."""
 
     def started(self, now: datetime) -> Iterator[Window]:
-        """Those that have started by now, the latest first."""
+        """Those that have started by now, the latest first: all that hold, and of those that do
+        not, as many as are remembered.
+        """
         ...
 
     def upcoming(self, now: datetime) -> Iterator[Window]:
@@ -96,6 +103,19 @@ def needs_calendar(schedule: AnySchedule) -> bool:
     return exchange_of(schedule) is not None
 
 
+def why_never(schedule: AnySchedule, known: Known | None, now: datetime) -> str | None:
+    """Why none of the sessions to come has a window; None when there is none that counts, or one
+    that has.
+    """
+    if not isinstance(schedule, Market):
+        return None
+    days = Days(schedule, known)
+    coming = list(days.sessions_from(now))
+    if not coming or next(MarketWindows(schedule, days).upcoming(now), None):
+        return None
+    return _no_window([s for s in coming if s.kind is SessionKind.USUAL] or coming)
+
+
 def _window(
     start: datetime,
     stop: datetime | None,
@@ -115,7 +135,11 @@ class Listed:
     windows: tuple[Window, ...]
 
     def started(self, now: datetime) -> Iterator[Window]:
-        return (window for window in reversed(self.windows) if window.start <= now)
+        return (
+            window
+            for window in reversed(self.windows)
+            if window.holds(now) or now - LOOK_BACK < window.start <= now
+        )
 
     def upcoming(self, now: datetime) -> Iterator[Window]:
         return (window for window in self.windows if window.start > now)
@@ -131,13 +155,21 @@ class MarketWindows:
 
     def started(self, now: datetime) -> Iterator[Window]:
         """A window may start most of a day before its session opens."""
-        windows = self._of(self._days.sessions_until(now + DAY))
-        return (window for window in windows if window.start <= now)
+        sessions = self._days.sessions_until(now + DAY)
+        recent = takewhile(lambda session: session.opens_at > now - LOOK_BACK - DAY, sessions)
+        following: Window | None = None
+        for window in self._of(recent):
+            if now - LOOK_BACK < window.start <= now and _apart(window, following):
+                yield window
+            following = window
 
     def upcoming(self, now: datetime) -> Iterator[Window]:
         """A window may start after its session has closed."""
         windows = self._of(self._days.sessions_from(now - self._latest()))
-        return (window for window in windows if window.start > now)
+        for window, following in pairwise(chain(windows, (None,))):
+            assert window is not None
+            if window.start > now and _apart(window, following):
+                yield window
 
     def skipped(self, first: date, last: date) -> Iterator[tuple[date, str]]:
         for day in _dates(first, last):
@@ -202,6 +234,11 @@ class MarketWindows:
         return min(max(at, session.opens_at), session.closes_at)
 
 
+def _apart(window: Window, following: Window | None) -> bool:
+    """Sessions that overlap, as an override may say, may have the same start, which counts once."""
+    return following is None or window.start < following.start
+
+
 def _anchored(at: Anchored, session: Session) -> datetime:
     edge = session.opens_at if at.edge == "open" else session.closes_at
     return edge + at.offset
@@ -226,37 +263,29 @@ class CronWindows:
         self._schedule = schedule
         self._since = since
         self._days = days
-        self._fires = fires_of(schedule.cron, days.zone)
+        self._fires = Fires(schedule.cron, days.zone)
         self._momentary = schedule.stop is None and schedule.duration is None
 
     def started(self, now: datetime) -> Iterator[Window]:
         """What only begins, and began before the schedule was set, was not meant by it."""
-        for fire in self._fires.until(now):
+        for fire in _backwards(self._fires.until, self._days, now):
             if self._momentary and fire < self._since:
                 return
-            if self._days.why_not(self._days.day_of(fire)) is None:
-                yield self._window(fire)
+            yield self._window(fire)
 
     def upcoming(self, now: datetime) -> Iterator[Window]:
-        known = self._days.known
-        for fire in self._fires.after(now):
-            day = self._days.day_of(fire)
-            if known is not None and day > known.told_until:
-                return
-            if self._days.why_not(day) is None:
-                yield self._window(fire)
+        return (self._window(fire) for fire in _forwards(self._fires.after, self._days, now))
 
     def skipped(self, first: date, last: date) -> Iterator[tuple[date, str]]:
-        midnight = instant(first, time(), self._days.zone) - timedelta(microseconds=1)
-        told = first - DAY
-        for fire in self._fires.after(midnight):
+        before = self._days.begin(first) - INSTANT
+        while (fire := next(self._fires.after(before), None)) is not None:
             day = self._days.day_of(fire)
             if day > last:
                 return
-            why = self._days.why_not(day) if day > told else None
-            told = max(day, told)
+            why = self._days.why_not(day)
             if why is not None:
                 yield day, why
+            before = max(fire, self._days.begin(day + DAY) - INSTANT)
 
     def _window(self, fire: datetime) -> Window:
         stop = None
@@ -278,14 +307,10 @@ class Intervals:
         self._days = days
 
     def started(self, now: datetime) -> Iterator[Window]:
-        number = (now - self._since) // self._schedule.every
-        return self._of(range(number, 0, -1))
+        return (self._window(start) for start in _backwards(self._until, self._days, now))
 
     def upcoming(self, now: datetime) -> Iterator[Window]:
-        first = max(1, (now - self._since) // self._schedule.every + 1)
-        horizon = now + 9 * DAY  # all weekdays, and the longest interval
-        last = max(first, (horizon - self._since) // self._schedule.every)
-        return self._of(range(first, last + 1))
+        return (self._window(start) for start in _forwards(self._after, self._days, now))
 
     def skipped(self, first: date, last: date) -> Iterator[tuple[date, str]]:
         for day in _dates(first, last):
@@ -293,16 +318,22 @@ class Intervals:
             if why is not None:
                 yield day, why
 
-    def _of(self, numbers: Iterable[int]) -> Iterator[Window]:
-        for number in numbers:
-            start = self._since + number * self._schedule.every
-            if self._days.why_not(self._days.day_of(start)) is None:
-                until = start + self._schedule.every
-                yield _window(start, None, until, self._schedule.catch_up)
+    def _until(self, at: datetime) -> Iterator[datetime]:
+        last = (at - self._since) // self._schedule.every
+        return (self._since + number * self._schedule.every for number in range(last, 0, -1))
+
+    def _after(self, at: datetime) -> Iterator[datetime]:
+        first = max(1, (at - self._since) // self._schedule.every + 1)
+        return (self._since + number * self._schedule.every for number in count(first))
+
+    def _window(self, start: datetime) -> Window:
+        return _window(start, None, start + self._schedule.every, self._schedule.catch_up)
 
 
 class SessionIntervals:
-    """Counted anew from each session's open."""
+    """Counted anew from each session's open; one that overlaps the next, as an override may say,
+    is over when that opens.
+    """
 
     def __init__(self, schedule: Interval, since: datetime, days: Days) -> None:
         self._schedule = schedule
@@ -310,19 +341,23 @@ class SessionIntervals:
         self._days = days
 
     def started(self, now: datetime) -> Iterator[Window]:
+        following = next(self._days.sessions_from(now + INSTANT), None)
         for session in self._days.sessions_until(now):
-            last = (min(now, session.closes_at) - session.opens_at) // self._schedule.every
+            end = _end(session, following)
+            last = (min(now, end - INSTANT) - session.opens_at) // self._schedule.every
             for number in range(last, -1, -1):
-                window = self._window(session, number)
-                if window.start < self._since:
+                window = self._window(session, number, end)
+                if window.start < self._since or window.start <= now - LOOK_BACK:
                     return
-                if window.start < session.closes_at:
-                    yield window
+                yield window
+            following = session
 
     def upcoming(self, now: datetime) -> Iterator[Window]:
-        for session in self._days.sessions_from(now - 3 * DAY):
+        for session, following in pairwise(chain(self._days.sessions_from(now - 3 * DAY), (None,))):
+            assert session is not None
+            end = _end(session, following)
             number = max(0, (now - session.opens_at) // self._schedule.every + 1)
-            while (window := self._window(session, number)).start < session.closes_at:
+            while (window := self._window(session, number, end)).start < end:
                 yield window
                 number += 1
 
@@ -332,10 +367,47 @@ class SessionIntervals:
             if why is not None:
                 yield day, why
 
-    def _window(self, session: Session, number: int) -> Window:
+    def _window(self, session: Session, number: int, end: datetime) -> Window:
         start = session.opens_at + number * self._schedule.every
-        until = max(min(start + self._schedule.every, session.closes_at), start)
-        return _window(start, None, until, self._schedule.catch_up, session)
+        until = min(start + self._schedule.every, end)
+        return _window(start, None, max(start, until), self._schedule.catch_up, session)
+
+
+def _end(session: Session, following: Session | None) -> datetime:
+    return min(session.closes_at, following.opens_at) if following else session.closes_at
+
+
+Steps = Callable[[datetime], Iterator[datetime]]
+"""The instants next to one: those after it, or those until it, the nearest first."""
+
+
+def _forwards(after: Steps, days: Days, now: datetime) -> Iterator[datetime]:
+    """The steps on days that count. Days that do not are never walked through."""
+    tries = 0
+    steps = after(now)
+    while tries < MOST_TRIES and (step := next(steps, None)) is not None:
+        day = days.day_of(step)
+        if days.counts(day):
+            tries = 0
+            yield step
+            continue
+        tries += 1
+        begin = days.next_begin(day)
+        if begin is None:
+            return
+        steps = after(max(begin - INSTANT, step))
+
+
+def _backwards(until: Steps, days: Days, now: datetime) -> Iterator[datetime]:
+    """The steps on days that count, as far back as is remembered."""
+    earliest = now - LOOK_BACK
+    steps = until(now)
+    while (step := next(steps, None)) is not None and step > earliest:
+        day = days.day_of(step)
+        if days.counts(day):
+            yield step
+        else:
+            steps = until(min(days.end_before(day, earliest), step) - INSTANT)
 
 
 def _dates(first: date, last: date) -> Iterator[date]:

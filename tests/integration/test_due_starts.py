@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from openbell.contracts.model import ExitReason, RunState
-from openbell.db.models import Occurrence, Run, ScheduleRow, Slot
+from openbell.db.models import Occurrence, Run, ScheduleRow, Slot, Strategy
 from services.scheduler.slots import Slots
 from tests.integration.test_slots import (
     EVENING_BEFORE,
@@ -141,7 +141,10 @@ async def test_a_start_that_fails_until_its_window_ends_was_missed(tmp_path: Pat
 async def test_an_unknown_calendar_is_said_at_once_and_when_it_is_over(tmp_path: Path) -> None:
     async with desk(tmp_path, MARKET) as scheduler:
         scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - MINUTE)
         scheduler.book.away = True
+        await look(scheduler, NINE_FIFTEEN - 30 * SECOND)
+        assert "start_delayed" not in await scheduler.events()
         await scheduler.settle(NINE_FIFTEEN)
         slot = await scheduler.one(Slot)
         assert (slot.outlook, slot.outlook_reason) == ("unknown", "the calendar does not answer")
@@ -339,3 +342,248 @@ async def test_a_clock_that_is_set_forward_catches_up(tmp_path: Path) -> None:
         await scheduler.settle(NINE_FIFTEEN + timedelta(minutes=30))
         run = await scheduler.one(Run)
         assert (run.due_at, run.cause) == (NINE_FIFTEEN, "schedule")
+
+
+# ---- what a review found
+
+
+@scenario
+async def test_what_began_long_ago_is_still_wanted(tmp_path: Path) -> None:
+    """Around the clock, for 15 days; then its host is restarted."""
+    async with desk(tmp_path, {"kind": "always"}) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        later = NINE_FIFTEEN + timedelta(days=15)
+        await scheduler.settle(later)
+        assert (await scheduler.one(Run)).stop_reason is None
+        await ended(scheduler, 1, later, ExitReason.HOST_SHUTDOWN)
+        assert (await scheduler.one(Slot)).epoch == 2
+
+
+@scenario
+async def test_a_long_once_is_not_over_before_its_stop(tmp_path: Path) -> None:
+    spec = {"kind": "once", "at": "2026-11-19T09:15:00+05:30", "stop": "2026-12-31T09:15:00+05:30"}
+    async with desk(tmp_path, spec) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        await scheduler.settle(NINE_FIFTEEN + timedelta(days=20))
+        assert (await scheduler.one(Run)).stop_reason is None
+        await scheduler.settle(NINE_FIFTEEN + timedelta(days=42))
+        assert (await scheduler.one(Run)).stop_reason == ExitReason.STOPPED_BY_SCHEDULE
+
+
+@scenario
+async def test_windows_without_a_gap_end_each_run_and_begin_the_next(tmp_path: Path) -> None:
+    hourly = {"kind": "cron", "cron": "15 * * * *", "timezone": "Asia/Kolkata", "duration": "1h"}
+    async with desk(tmp_path, hourly) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        hour = NINE_FIFTEEN + timedelta(hours=1)
+        assert (await scheduler.one(Slot)).next_stop == hour
+        await scheduler.settle(hour)
+        assert (await scheduler.one(Run)).stop_reason == ExitReason.STOPPED_BY_SCHEDULE
+        await ended(scheduler, 1, hour + SECOND, ExitReason.STOPPED_BY_SCHEDULE)
+        latest = max(await scheduler.rows(Run), key=lambda run: run.epoch)
+        assert (latest.epoch, latest.due_at) == (2, hour)
+        assert "start_skipped" not in await scheduler.events()
+
+
+@scenario
+async def test_a_retry_outlives_a_moment_without_a_calendar(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        await scheduler.report(
+            NINE_FIFTEEN + MINUTE, 1, RunState.EXITED, exit_code=1, reason=ExitReason.CRASHED
+        )
+        scheduler.book.away = True
+        await look(scheduler, NINE_FIFTEEN + MINUTE + SECOND / 2)
+        scheduler.book.away = False
+        await look(scheduler, NINE_FIFTEEN + 2 * MINUTE)
+        assert (await scheduler.one(Slot)).epoch == 2
+
+
+@scenario
+async def test_a_start_that_skips_lateness_is_missed_once_and_for_all(tmp_path: Path) -> None:
+    async with desk(tmp_path, {**MARKET, "catch_up": "skip"}) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        moment = NINE_FIFTEEN
+        for epoch in range(1, 12):
+            moment += 20 * SECOND
+            if (await scheduler.one(Slot)).epoch < epoch:
+                break
+            await ended(scheduler, epoch, moment, ExitReason.START_FAILED)
+            await scheduler.settle(moment + 15 * SECOND)
+        epochs = (await scheduler.one(Slot)).epoch
+        await scheduler.settle(NINE_FIFTEEN + 10 * MINUTE)
+        assert (await scheduler.one(Slot)).epoch == epochs
+        assert (await scheduler.events()).count("start_missed") == 1
+        assert await occurrences(scheduler) == [("start", "missed")]
+
+
+@scenario
+async def test_a_clock_that_was_wrong_for_a_moment_costs_no_start(tmp_path: Path) -> None:
+    cron = {"kind": "cron", "cron": "15 9 * * *", "timezone": "Asia/Kolkata"}
+    async with desk(tmp_path, cron) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(EVENING_BEFORE + MINUTE)
+        await look(scheduler, NINE_FIFTEEN + timedelta(hours=5))  # set wrong, and right again
+        assert await occurrences(scheduler) == [("start", "missed")]
+        await look(scheduler, EVENING_BEFORE + 2 * MINUTE)
+        await look(scheduler, NINE_FIFTEEN)
+        assert (await scheduler.one(Slot)).epoch == 1
+
+
+@scenario
+async def test_a_dead_runner_makes_its_start_missed(tmp_path: Path) -> None:
+    """Granted ahead, and its runner was gone until after the stop."""
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - 5 * SECOND)
+        await scheduler.settle(HALF_PAST_THREE)
+        assert "start_missed" in await scheduler.events()
+        assert await occurrences(scheduler) == [("start", "missed"), ("stop", "done")]
+
+
+@scenario
+async def test_a_start_that_was_heard_of_late_was_not_missed(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - 5 * SECOND)
+        await scheduler.settle(HALF_PAST_THREE)
+        await started(scheduler, at=NINE_FIFTEEN)  # its host could not reach the bus all day
+        assert await occurrences(scheduler) == [("start", "done"), ("stop", "done")]
+
+
+@pytest.mark.parametrize("act", [Slots.resume, Slots.start])
+def test_a_word_of_its_user_hides_no_miss(tmp_path: Path, act: Any) -> None:
+    @scenario
+    async def scene(tmp_path: Path) -> None:
+        async with desk(tmp_path, MARKET) as scheduler:
+            await scheduler.settle(NINE_FIFTEEN)
+            await scheduler.at(NINE_FIFTEEN + 5 * MINUTE, lambda slots: act(slots, "s"))
+            await scheduler.settle(HALF_PAST_THREE)
+            assert (await scheduler.events()).count("start_missed") == 1
+
+    scene(tmp_path)
+
+
+@scenario
+async def test_a_calendar_that_was_away_is_the_reason(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.up_since = EVENING_BEFORE
+        scheduler.runner_appears()
+        await scheduler.settle(EVENING_BEFORE + MINUTE)
+        scheduler.book.away = True
+        await look(scheduler, NINE_FIFTEEN)
+        scheduler.book.away = False
+        await look(scheduler, HALF_PAST_THREE)
+        missed = await scheduler.one(Occurrence)
+        assert (missed.state, missed.detail) == ("missed", "the calendar does not answer")
+
+
+@scenario
+async def test_of_many_missed_starts_all_are_counted(tmp_path: Path) -> None:
+    async with desk(tmp_path, {"kind": "interval", "every": "5m", "exchange": "NSE"}) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(EVENING_BEFORE + MINUTE)
+        await scheduler.settle(HALF_PAST_THREE)
+        missed = sorted(await scheduler.rows(Occurrence), key=lambda row: row.instant)
+        assert len(missed) == 20
+        assert missed[0].detail == "Openbell was not running; and 55 before it"
+        assert missed[1].detail == "Openbell was not running"
+
+
+@scenario
+async def test_a_run_that_outlives_many_starts_says_so_once(tmp_path: Path) -> None:
+    async with desk(tmp_path, EVERY_10_MIN) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        for number in range(1, 5):
+            await scheduler.settle(NINE_FIFTEEN + number * TEN)
+        assert (await scheduler.events()).count("start_skipped") == 1
+        assert (await scheduler.one(Run)).skipped == 4
+
+
+@scenario
+async def test_late_starts_may_be_allowed_after_one_was_missed(tmp_path: Path) -> None:
+    async with desk(tmp_path, {**MARKET, "catch_up": "skip"}) as scheduler:
+        await scheduler.settle(NINE_FIFTEEN)
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN + 2 * MINUTE)
+        async with scheduler.database.write() as session:
+            row = await session.get_one(ScheduleRow, "s")
+            row.spec, row.revision = MARKET, 2
+            row.updated_at = NINE_FIFTEEN + 5 * MINUTE
+            session.add(row)
+        await scheduler.settle(NINE_FIFTEEN + 5 * MINUTE)
+        assert (await scheduler.one(Slot)).epoch == 1
+
+
+@scenario
+async def test_an_interval_is_prepared_ahead_too(tmp_path: Path) -> None:
+    async with desk(tmp_path, EVERY_10_MIN) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        await ended(scheduler, 1, NINE_FIFTEEN + MINUTE, ExitReason.COMPLETED)
+        await scheduler.settle(NINE_FIFTEEN + TEN - 5 * SECOND)
+        latest = max(await scheduler.rows(Run), key=lambda run: run.epoch)
+        assert (latest.epoch, latest.due_at) == (2, NINE_FIFTEEN + TEN)
+
+
+@scenario
+async def test_a_start_by_hand_just_before_its_instant_is_no_mistake(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - 5 * SECOND)
+        settled = await scheduler.at(NINE_FIFTEEN - SECOND, lambda slots: slots.start("s"))
+        assert settled.standing.note == "it is prepared, and starts at its instant"
+        assert (await scheduler.one(Run)).stop_reason is None
+
+
+# ---- what another scheduler left undone
+
+
+@scenario
+async def test_what_a_scheduler_left_undone_is_overdue_within_a_second(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN - MINUTE)
+        assert await scheduler.overdue(NINE_FIFTEEN - LEAD - SECOND) == []
+        assert await scheduler.overdue(NINE_FIFTEEN - LEAD) == ["s"]
+        await scheduler.settle(NINE_FIFTEEN - LEAD)  # granted, and killed before it told the runner
+        assert await scheduler.overdue(NINE_FIFTEEN - LEAD + SECOND) == ["s"]
+        await scheduler.report(NINE_FIFTEEN, 1, RunState.RUNNING)
+        assert await scheduler.overdue(NINE_FIFTEEN + MINUTE) == []
+        assert await scheduler.overdue(HALF_PAST_THREE + SECOND) == ["s"]
+        await scheduler.settle(HALF_PAST_THREE)  # told to stop, and killed likewise
+        assert await scheduler.overdue(HALF_PAST_THREE + SECOND) == ["s"]
+
+
+@scenario
+async def test_nothing_is_overdue_for_ever(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await started(scheduler)
+        await scheduler.settle(HALF_PAST_THREE)  # its host is dead: nobody confirms the stop
+        assert await scheduler.overdue(HALF_PAST_THREE + MINUTE) == []
+        await ended(scheduler, 1, HALF_PAST_THREE + MINUTE, ExitReason.STOPPED_BY_SCHEDULE)
+        scheduler.book.away = True  # and then there is no calendar any more
+        await look(scheduler, NINE_FIFTEEN + timedelta(days=1))
+        await look(scheduler, HALF_PAST_THREE + timedelta(days=1))
+        assert await scheduler.overdue(HALF_PAST_THREE + timedelta(days=40)) == []
+        async with scheduler.database.write() as session:
+            strategy = await session.get_one(Strategy, "s")
+            strategy.deleted_at = HALF_PAST_THREE
+            slot = await session.get_one(Slot, "s")
+            slot.next_start = NINE_FIFTEEN
+            session.add_all([strategy, slot])
+        assert await scheduler.overdue(HALF_PAST_THREE + timedelta(days=1)) == []

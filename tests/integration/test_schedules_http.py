@@ -1,5 +1,6 @@
 """Schedules of every kind over HTTP, and what they will do."""
 
+import asyncio
 import re
 from collections.abc import Generator
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 import pytest
 
 from openbell.contracts.schedules import SCHEDULE, stored
+from openbell.db.models import ScheduleRow
+from openbell.db.session import Database
+from tests.fixtures import databases
 from tests.fixtures.people import join
 from tests.fixtures.stack import Stack
 
@@ -143,6 +147,44 @@ def test_a_refusal_is_short_whatever_was_sent(
 def test_without_a_schedule_there_is_nothing_to_preview(stack: Stack, strategy: str) -> None:
     answer = stack.http.get(f"/python/preview/{strategy}").json()
     assert (answer["days"], answer["warning"]) == ([], "it has no schedule")
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"kind": "lunar", "phase": "full"}, "Input tag 'lunar' found using 'kind'"),
+        ({"kind": "market", "exchange": "NSE", "start": "dawn"}, "write a time"),
+        ({}, "Unable to extract tag using discriminator 'kind'"),
+    ],
+    ids=["another kind", "another way to write a time", "nothing"],
+)
+def test_what_another_release_kept_is_not_previewed_and_can_be_set_anew(
+    stack: Stack, strategy: str, spec: dict[str, Any], why: str
+) -> None:
+    kept(stack, strategy, NSE)
+    as_another_release(stack, strategy, spec)
+    answer = stack.http.get(f"/python/preview/{strategy}")
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert (found["timezone"], found["days"], found["truncated"]) == ("UTC", [], False)
+    assert found["warning"].startswith(f"its schedule cannot be read: {why}")
+    assert found["warning"].endswith("; set it anew")
+    kept(stack, strategy, NSE)
+    again = stack.http.get(f"/python/preview/{strategy}", params={"days": 10}).json()
+    assert again["timezone"] == "Asia/Kolkata"
+    assert again["days"]
+
+
+def as_another_release(stack: Stack, strategy: str, spec: dict[str, Any]) -> None:
+    async def write() -> None:
+        database = Database(databases.migrated(stack.home / "data" / "openbell.db"))
+        async with database.write() as session:
+            row = await session.get_one(ScheduleRow, strategy)
+            row.spec = spec
+            session.add(row)
+        await database.close()
+
+    asyncio.run(write())
 
 
 def test_what_a_kept_schedule_will_do(stack: Stack, strategy: str) -> None:

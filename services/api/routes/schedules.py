@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import ValidationError
 
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import PlanStrategy, Preview, PreviewSchedule
@@ -16,8 +17,6 @@ from services.api.exchanges import ANSWER_S, with_code
 from services.api.outcomes import Outcome, outcome
 
 router = APIRouter(prefix="/python", tags=["schedules"])
-
-NOTHING = Preview(timezone="UTC", days=(), warning="it has no schedule")
 
 Days = Annotated[int, Query(ge=1, le=366, description="From today on, so many.")]
 
@@ -42,8 +41,12 @@ async def preview(act: Reading, api: Api, days: Days = 30) -> Preview:
     """Day by day, each start and stop with its reason, each day left out with its own."""
     row = await api.store.schedule(act.id)
     if row is None:
-        return NOTHING
-    schedule = SCHEDULE.validate_python(row.spec)
+        return _nothing("it has no schedule")
+    try:
+        schedule = SCHEDULE.validate_python(row.spec)
+    except ValidationError as error:  # another release has kept it
+        why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        return _nothing(f"its schedule cannot be read: {why}; set it anew")
     return await _previewed(api, schedule, row.updated_at, utc_now(), days)
 
 
@@ -52,6 +55,10 @@ async def preview_unsaved(schedule: Schedule, act: Own, api: Api, days: Days = 3
     """If it was set now. Nothing is kept."""
     now = utc_now()
     return await _previewed(api, await with_code(api.bus, schedule), now, now, days)
+
+
+def _nothing(why: str) -> Preview:
+    return Preview(timezone="UTC", days=(), warning=why)
 
 
 async def _previewed(

@@ -15,6 +15,7 @@ from services.scheduler.decisions import (
     Facts,
     LiveRun,
     Start,
+    StartState,
     Stop,
     after_exit,
     decide,
@@ -38,7 +39,7 @@ FRESH = Facts(
     retry_at=None,
     gave_up=False,
     schedule_at=NINE - timedelta(days=7),
-    served=False,
+    start=None,
 )
 RUNNING = LiveRun(RunState.RUNNING, NINE, None)
 
@@ -48,7 +49,7 @@ def test_a_due_window_starts_it_however_late() -> None:
 
 
 def test_a_window_is_served_once() -> None:
-    done = replace(FRESH, served=True, run=EndedRun(ExitReason.COMPLETED))
+    done = replace(FRESH, start=StartState.DONE, run=EndedRun(ExitReason.COMPLETED))
     assert decide(done, OPEN, NOW) == NOTHING
 
 
@@ -66,7 +67,7 @@ def test_what_the_user_stopped_stays_stopped_through_every_restart_of_ours() -> 
 
 
 def test_a_missed_stop_is_made_up_for() -> None:
-    overdue = replace(FRESH, run=RUNNING, served=True)
+    overdue = replace(FRESH, run=RUNNING, start=StartState.DONE)
     assert decide(overdue, CLOSED, NOW).act == Stop(ExitReason.STOPPED_BY_SCHEDULE)
 
 
@@ -111,7 +112,7 @@ def test_a_new_schedule_does_not_stop_by_its_own_past() -> None:
     "reason", [r for r in ExitReason if r.interrupted and r is not ExitReason.STOPPED_BY_USER]
 )
 def test_an_interrupted_run_is_resumed_while_it_should_run(reason: ExitReason) -> None:
-    scheduled = replace(FRESH, served=True, run=EndedRun(reason))
+    scheduled = replace(FRESH, start=StartState.DONE, run=EndedRun(reason))
     assert decide(scheduled, OPEN, NOW).act == Start(Cause.RESUME)
     assert decide(scheduled, CLOSED, NOW) == NOTHING
     by_hand = replace(scheduled, intent=Intent.RUN, intent_at=NINE)
@@ -127,7 +128,7 @@ def test_a_start_by_hand_is_told_from_a_restart_and_a_resumption() -> None:
 
 
 def test_a_crash_is_retried_when_its_pause_is_over_and_not_before() -> None:
-    crashed = replace(FRESH, served=True, run=EndedRun(ExitReason.CRASHED))
+    crashed = replace(FRESH, start=StartState.DONE, run=EndedRun(ExitReason.CRASHED))
     later = replace(crashed, retry_at=NOW + timedelta(seconds=1))
     assert decide(later, OPEN, NOW) == NOTHING
     assert decide(replace(later, retry_at=NOW), OPEN, NOW).act == Start(Cause.RESTART)
@@ -136,7 +137,7 @@ def test_a_crash_is_retried_when_its_pause_is_over_and_not_before() -> None:
 
 def test_a_new_window_forgives_giving_up() -> None:
     gave_up = replace(FRESH, gave_up=True, run=EndedRun(ExitReason.CRASHED))
-    assert decide(replace(gave_up, served=True), OPEN, NOW) == NOTHING
+    assert decide(replace(gave_up, start=StartState.DONE), OPEN, NOW) == NOTHING
     assert decide(gave_up, OPEN, NOW).act == Start(Cause.SCHEDULE, WINDOW)
 
 
@@ -203,13 +204,13 @@ def test_a_start_is_prepared_just_before_its_instant() -> None:
 
 
 def test_what_is_prepared_waits_for_its_instant() -> None:
-    facts = replace(FRESH, run=PREPARED, served=True)
+    facts = replace(FRESH, run=PREPARED, start=StartState.DONE)
     assert decide(facts, BEFORE, SOON, LEAD) == NOTHING
 
 
 @pytest.mark.parametrize("plan", [CLOSED_TODAY, NO_SCHEDULE])
 def test_what_is_prepared_is_taken_back_when_its_day_is_closed(plan: Plan) -> None:
-    facts = replace(FRESH, run=PREPARED, served=True)
+    facts = replace(FRESH, run=PREPARED, start=StartState.DONE)
     assert decide(facts, plan, SOON, LEAD).act == Stop(ExitReason.STOPPED_BY_SCHEDULE)
 
 
@@ -219,13 +220,13 @@ def test_what_is_prepared_is_stopped_by_its_user() -> None:
 
 
 def test_an_unknown_calendar_takes_nothing_back() -> None:
-    facts = replace(FRESH, run=PREPARED, served=True)
+    facts = replace(FRESH, run=PREPARED, start=StartState.DONE)
     assert decide(facts, UNKNOWN, SOON, LEAD) == NOTHING
 
 
 def test_a_preparation_that_failed_is_tried_again_for_the_same_instant() -> None:
     failed = EndedRun(ExitReason.START_FAILED, SOON)
-    facts = replace(FRESH, run=failed, served=True, retry_at=SOON)
+    facts = replace(FRESH, run=failed, next_start=StartState.GRANTED, retry_at=SOON)
     assert decide(facts, BEFORE, SOON, LEAD).act == Start(Cause.RESTART, at=NINE)
 
 
@@ -266,6 +267,61 @@ def test_a_run_ends_at_its_time_limit_whoever_started_it() -> None:
         assert decide(facts, limited, NOW).act == Stop(ExitReason.TIME_LIMIT)
 
 
+def test_starts_that_failed_bring_no_script_closer_to_being_given_up() -> None:
+    nine_of_them = after_exit(
+        RestartPolicy.ON_FAILURE, ExitReason.START_FAILED, 0, timedelta(), NOW, SETTINGS, 9
+    )
+    assert (nine_of_them.failures, nine_of_them.start_failures) == (0, 10)
+    crashed = after_exit(
+        RestartPolicy.ON_FAILURE, ExitReason.CRASHED, 0, timedelta(), NOW, SETTINGS, 10
+    )
+    assert (crashed.failures, crashed.gave_up) == (1, False)
+
+
+def test_a_start_that_never_happened_is_not_retried_when_it_would_be_too_late() -> None:
+    """It skips late starts, and the preparation failed until it would have been late."""
+    strict = replace(OPEN, window=replace(WINDOW, start_until=NINE + timedelta(minutes=1)))
+    failed = replace(FRESH, run=EndedRun(ExitReason.START_FAILED, NOW), retry_at=NOW)
+    for state in (StartState.GRANTED, StartState.MISSED):
+        assert decide(replace(failed, start=state), strict, NOW) == NOTHING
+    ran = replace(failed, start=StartState.DONE)
+    assert decide(ran, strict, NOW).act == Start(Cause.RESTART)
+
+
+def test_the_next_window_keeps_no_run_of_the_one_before_alive() -> None:
+    """Cron windows that follow each other without a gap, or overlap."""
+    run = replace(RUNNING, granted_at=NINE - timedelta(hours=1), stop_at=NINE)
+    hourly = replace(OPEN, overlap=Overlap.SKIP)
+    facts = replace(FRESH, run=run)
+    assert decide(facts, hourly, NINE).act == Stop(ExitReason.STOPPED_BY_SCHEDULE)
+    stopped = EndedRun(ExitReason.STOPPED_BY_SCHEDULE, NINE)
+    assert decide(replace(facts, run=stopped), hourly, NINE).act == Start(Cause.SCHEDULE, WINDOW)
+
+
+def test_a_time_limit_holds_while_the_calendar_is_away() -> None:
+    away = replace(UNKNOWN, max_runtime=timedelta(hours=1))
+    facts = replace(FRESH, run=replace(RUNNING, started_at=NINE), stop_at=NOW)
+    assert decide(facts, away, NOW).act == Stop(ExitReason.TIME_LIMIT)
+
+
+def test_a_run_by_hand_meets_its_stop_while_the_calendar_is_away() -> None:
+    facts = replace(FRESH, run=RUNNING, intent=Intent.RUN, intent_at=NINE, stop_at=NOW)
+    assert decide(facts, UNKNOWN, NOW) == Decision(
+        act=Stop(ExitReason.STOPPED_BY_SCHEDULE), release_intent=True
+    )
+
+
+def test_what_is_next_is_prepared_while_its_window_before_still_holds() -> None:
+    """Intervals: each window ends where the next begins."""
+    upcoming = Window(NOW + timedelta(seconds=5))
+    joined = replace(OPEN, upcoming=upcoming, overlap=Overlap.SKIP)
+    ended = EndedRun(ExitReason.COMPLETED, NOW)
+    facts = replace(FRESH, run=ended, start=StartState.DONE)
+    assert decide(facts, joined, NOW, LEAD).act == Start(Cause.SCHEDULE, upcoming, upcoming.start)
+    crashed = replace(facts, run=EndedRun(ExitReason.CRASHED, NOW), retry_at=NOW)
+    assert decide(crashed, joined, NOW, LEAD).act == Start(Cause.RESTART)
+
+
 def test_a_time_limit_is_no_failure() -> None:
     after = after_exit(
         RestartPolicy.ON_FAILURE, ExitReason.TIME_LIMIT, 3, timedelta(), NOW, SETTINGS
@@ -283,7 +339,7 @@ def test_a_start_that_would_be_too_late_is_not_made_up_for() -> None:
 def test_a_run_that_is_up_before_its_instant_by_our_clock_goes_on() -> None:
     """The clock was set back by seconds, or the host of the run is ahead of us."""
     up = LiveRun(RunState.RUNNING, SOON, None, due_at=NINE, started_at=NINE)
-    facts = replace(FRESH, run=up, served=True)
+    facts = replace(FRESH, run=up, start=StartState.DONE)
     assert decide(facts, BEFORE, NINE - timedelta(seconds=3), LEAD) == NOTHING
     long_before = NINE - timedelta(hours=1)
     assert decide(facts, BEFORE, long_before, LEAD).act == Stop(ExitReason.STOPPED_BY_SCHEDULE)

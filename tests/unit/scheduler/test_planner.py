@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from openbell.contracts.commands import Sessions
 from openbell.contracts.model import Outlook, SessionKind
 from openbell.contracts.schedules import SCHEDULE, WEEKDAYS, AnySchedule, Market, Overlap
-from services.scheduler.days import Known
-from services.scheduler.planner import LOOK_AHEAD, LOOK_BACK, Plan, over_since, plan
+from services.scheduler.days import LOOK_BACK, Known
+from services.scheduler.planner import LOOK_AHEAD, Plan, over_since, plan
 from tests.fixtures.sessions import crypto, sessions, special
 
 IST = ZoneInfo("Asia/Kolkata")

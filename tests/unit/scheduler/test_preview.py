@@ -1,13 +1,18 @@
 """What a schedule will do, told day by day with its reasons."""
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+
+import pytest
 
 from openbell.contracts.commands import Preview, PreviewedDay, PreviewSchedule
 from openbell.contracts.model import SessionKind
 from openbell.contracts.schedules import SCHEDULE
 from services.scheduler.days import Known
+from services.scheduler.fires import Fires
 from services.scheduler.preview import MOST_WINDOWS, preview
 from tests.fixtures.sessions import sessions, special
 
@@ -87,6 +92,36 @@ def test_more_than_can_be_shown_is_cut_and_said() -> None:
     found = previewed(kind="interval", every="1m", days=30)
     assert found.truncated
     assert sum(len(day.windows) for day in found.days) == MOST_WINDOWS
+
+
+def test_a_year_of_days_without_sessions_is_told_of_day_by_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fires: list[datetime] = []
+    after = Fires.after
+
+    def seen(self: Fires, at: datetime) -> Iterator[datetime]:
+        for fire in after(self, at):
+            fires.append(fire)
+            yield fire
+
+    monkeypatch.setattr(Fires, "after", seen)
+    found = previewed(366, kind="cron", cron="* * * * 0,6", exchange="NSE", special_sessions=False)
+    assert {day.skipped for day in found.days} >= {"weekend"}
+    assert len(found.days) < 120
+    assert 0 < len(fires) < 600
+
+
+def test_others_are_served_while_a_preview_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def seen(*_: object) -> Preview:
+        threads.append(threading.get_ident())
+        return Preview(timezone="UTC", days=())
+
+    monkeypatch.setattr("services.scheduler.preview._preview", seen)
+    previewed(kind="always")
+    assert threads != [threading.get_ident()]
 
 
 def test_what_holds_now_comes_first() -> None:

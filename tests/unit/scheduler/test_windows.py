@@ -1,9 +1,12 @@
 """Any schedule, in any zone, at any instant: what is wanted agrees with what is announced."""
 
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
+from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,10 +20,10 @@ from openbell.contracts.schedules import (
     show_duration,
     show_time,
 )
-from services.scheduler.days import Known
+from services.scheduler.days import LOOK_BACK, Days, Known
 from services.scheduler.fires import Fires
-from services.scheduler.planner import LOOK_BACK, plan
-from services.scheduler.windows import Window, windows_of
+from services.scheduler.planner import plan
+from services.scheduler.windows import Window, why_never, windows_of
 from tests.fixtures.sessions import sessions, special
 
 ZONES = ("America/New_York", "Europe/London", "Asia/Kolkata", "UTC", "Australia/Lord_Howe")
@@ -230,3 +233,101 @@ def test_a_cron_time_in_the_hour_that_comes_twice_is_told_from_within_it() -> No
     assert found.window is not None
     assert found.window.start == datetime(2026, 11, 1, 5, 30, tzinfo=UTC)
     assert found.next_start == datetime(2026, 11, 2, 6, 30, tzinfo=UTC)
+
+
+@settings(max_examples=200, deadline=None)
+@given(crons, st.sampled_from(ZONES[:4]), st.sampled_from(CLOCK_CHANGES), st.integers(0, 6 * 1440))
+def test_times_are_those_that_cron_would_tell(
+    cron: str, zone: str, change: date, later: int
+) -> None:
+    """But where clocks change by half an hour: there CronSim leaves some out."""
+    begin = datetime.combine(change - timedelta(days=3), time(), UTC) + timedelta(minutes=later)
+    told = CronSim(cron, (begin - timedelta(hours=3)).astimezone(ZoneInfo(zone)))
+    expected = (at for at in (fire.astimezone(UTC) for fire in told) if at > begin)
+    found = Fires(cron, ZoneInfo(zone)).after(begin)
+    assert list(islice(found, 40)) == list(islice(expected, 40))
+
+
+MONDAYS = [date(2025, 1, 6) + timedelta(weeks=n) for n in range(400)]
+SUNDAY = datetime(2026, 11, 22, 6, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("spec", "most"),
+    [
+        ({"kind": "interval", "every": "5s", "weekdays": ["mon"], "skip_dates": MONDAYS}, 2300),
+        ({"kind": "interval", "every": "5s", "weekdays": ["mon"], "skip_dates": MONDAYS[:99]}, 50),
+        ({"kind": "interval", "every": "168h", "weekdays": ["mon"]}, 5000),
+        ({"kind": "interval", "every": "5s", "exchange": "NSE"}, 200),
+        ({"kind": "cron", "cron": "* * * * *", "exchange": "NSE"}, 100),
+        ({"kind": "cron", "cron": "* * * * *", "exchange": "NSE", "duration": "168h"}, 100),
+        ({"kind": "cron", "cron": "* * * * 0,6", "exchange": "NSE"}, 200),
+        ({"kind": "cron", "cron": "* * * * *", "duration": "168h"}, 100),
+        ({"kind": "cron", "cron": "* * * * *", "skip_dates": MONDAYS}, 100),
+        ({"kind": "cron", "cron": "0 9 * * 1", "skip_dates": MONDAYS}, 3000),
+    ],
+)
+def test_a_plan_looks_at_few_days_and_instants(
+    spec: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = _count_looks(monkeypatch)
+    schedule = SCHEDULE.validate_python({"timezone": "Asia/Kolkata", **spec})
+    first, last = (SUNDAY - LOOK_BACK).date(), (SUNDAY + timedelta(days=21)).date()
+    known = Known(sessions(first, last)) if exchange_of(schedule) else None
+    plan(schedule, SUNDAY - timedelta(days=2000), known, SUNDAY)
+    assert 0 < len(looks) <= most
+
+
+def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Each question whether a day counts, or which day an instant belongs to."""
+    looks: list[object] = []
+    counts, day_of = Days.counts, Days.day_of
+
+    def seen_counts(days: Days, day: date) -> bool:
+        looks.append(day)
+        return counts(days, day)
+
+    def seen_day_of(days: Days, at: datetime) -> date:
+        looks.append(at)
+        return day_of(days, at)
+
+    monkeypatch.setattr(Days, "counts", seen_counts)
+    monkeypatch.setattr(Days, "day_of", seen_day_of)
+    return looks
+
+
+def test_an_interval_longer_than_its_days_are_apart_comes_again() -> None:
+    every = SCHEDULE.validate_python(
+        {"kind": "interval", "every": "120h", "weekdays": ["mon"], "timezone": "UTC"}
+    )
+    found = plan(every, SUNDAY, None, SUNDAY).next_start
+    assert found == SUNDAY + 3 * timedelta(hours=120)
+    assert found is not None
+    assert found.weekday() == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"start": "close", "stop": "open+5m"}, "its stop is not after its start"),
+        ({"start": "open", "stop": "close"}, None),
+        ({"start": "close", "stop": "open+5m", "weekdays": ["sun"]}, None),
+    ],
+)
+def test_what_never_runs_says_why(fields: dict[str, Any], why: str | None) -> None:
+    market = SCHEDULE.validate_python({"kind": "market", "exchange": "NSE", **fields})
+    known = Known(sessions(SUNDAY.date(), (SUNDAY + timedelta(days=21)).date()))
+    assert why_never(market, known, SUNDAY) == why
+
+
+def test_a_session_that_overlaps_the_next_is_over_when_that_opens() -> None:
+    monday, tuesday = date(2026, 11, 23), date(2026, 11, 24)
+    long = special(monday, time(15), time(9))
+    known = Known(sessions(monday, tuesday, specials=[long], opens=time(8)))
+    every = SCHEDULE.validate_python({"kind": "interval", "every": "7h", "exchange": "NSE"})
+    starts = [window.start for window in windows_of(every, SUNDAY, known).upcoming(SUNDAY)]
+    opens = known.opens
+    assert starts == [
+        *(opens[0] + n * timedelta(hours=7) for n in range(3)),
+        *(opens[1] + n * timedelta(hours=7) for n in range(2)),
+    ]

@@ -1,4 +1,4 @@
-"""The calendar's overrides, and what a slot knows of its schedule's days"""
+"""The calendar's overrides, what a slot knows of its schedule's days, and pruning by time"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,8 +18,15 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("segment", "day"),
     )
+    op.create_index("ix_occurrence_instant", "occurrence", ["instant"], unique=False)
     with op.batch_alter_table("slot") as slot:
+        slot.add_column(
+            sa.Column("start_failures", sa.Integer(), nullable=False, server_default="0")
+        )
         slot.add_column(sa.Column("warning", sa.String(), nullable=True))
         slot.add_column(sa.Column("accounted_until", sa.DateTime(timezone=True), nullable=True))
         slot.create_index("ix_slot_next_start", ["next_start"], unique=False)
         slot.create_index("ix_slot_next_stop", ["next_stop"], unique=False)
+    with op.batch_alter_table("run") as run:
+        run.add_column(sa.Column("skipped", sa.Integer(), nullable=False, server_default="0"))
+        run.add_column(sa.Column("stop_asked_at", sa.DateTime(timezone=True), nullable=True))
