@@ -13,7 +13,12 @@ PY := $(BIN)/python
 INTERPRETER = $(shell $(PYTHON) -c 'import sys; print(sys._base_executable or sys.executable)')
 UV ?= $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
-.PHONY: setup up test check format bench lock schemas wheel clean
+# What no database is used by; the rest of these folders is run with PostgreSQL, too.
+WITHOUT_DATABASE := $(patsubst %,--ignore tests/integration/test_%.py,bell bus examples supervisor warden)
+# What kills services, NATS and processes, and looks at what is left.
+FAULTS := $(patsubst %,tests/integration/test_%.py,kill two_schedulers outbox warden stopping)
+
+.PHONY: setup up test test-all fault check format bench lock schemas wheel clean
 
 setup: $(VENV)/.installed
 
@@ -22,6 +27,13 @@ up: setup
 
 test: setup
 	@$(PY) -m pytest $(ARGS)
+
+test-all: test
+	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest tests/integration tests/e2e $(WITHOUT_DATABASE) $(ARGS)
+
+fault: setup
+	@$(PY) -m pytest $(FAULTS) $(ARGS)
+	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest $(filter-out %_warden.py,$(FAULTS)) $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check .

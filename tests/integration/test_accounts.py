@@ -15,11 +15,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from openbell.contracts.errors import NotSignedIn, TooManyTries, WrongPassword
 from openbell.contracts.model import Role, Scope
-from openbell.db import migrate
 from openbell.db.models import ApiToken, AuditEntry, LoginSession, User
 from openbell.db.session import Database
 from openbell.identity import Identities, csrf_of, digest
 from services.api.auth.passwords import Passwords
+from tests.fixtures import databases
 from tests.fixtures.people import CSRF, PASSWORD, Person, join
 from tests.fixtures.stack import Stack, start_one_process
 
@@ -546,9 +546,7 @@ def test_a_deleted_local_token_is_void(home: Path) -> None:
 
 def test_credentials_expire_by_the_clock(tmp_path: Path) -> None:
     async def scenario() -> None:
-        url = f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"
-        await migrate.upgrade(url)
-        database = Database(url)
+        database = Database(databases.migrated(tmp_path / "x.db"))
         now, mono = [NOW], [0.0]
         identities = Identities(database, clock=lambda: now[0], monotonic=lambda: mono[0])
         until = NOW + timedelta(days=1)
@@ -593,11 +591,17 @@ def test_credentials_expire_by_the_clock(tmp_path: Path) -> None:
 # ---- the audit
 
 
+REPLACED = (
+    "INSERT INTO audit_entry SELECT * FROM audit_entry"
+    " ON CONFLICT (id) DO UPDATE SET user_name = 'x'"
+    if databases.ON_POSTGRES
+    else "INSERT OR REPLACE INTO audit_entry SELECT * FROM audit_entry"
+)
+
+
 def test_the_database_itself_refuses_to_change_the_audit(tmp_path: Path) -> None:
     async def scenario() -> None:
-        url = f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"
-        await migrate.upgrade(url)
-        database = Database(url)
+        database = Database(databases.migrated(tmp_path / "x.db"))
         async with database.write() as session:
             session.add(
                 AuditEntry(
@@ -614,7 +618,7 @@ def test_the_database_itself_refuses_to_change_the_audit(tmp_path: Path) -> None
         for statement in (
             "UPDATE audit_entry SET user_name = 'x'",
             "DELETE FROM audit_entry",
-            "INSERT OR REPLACE INTO audit_entry SELECT * FROM audit_entry",
+            REPLACED,
         ):
             with pytest.raises((IntegrityError, DBAPIError), match="never changed"):
                 async with database.write() as session:

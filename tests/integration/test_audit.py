@@ -11,11 +11,11 @@ import pytest
 from sqlmodel import col, select
 
 from openbell.contracts.errors import NoAnswer, StrategyIsRunning
-from openbell.db import migrate
 from openbell.db.models import AuditEntry
 from openbell.db.session import Database
 from services.api.acts import Act
 from services.api.audit import Audit, entry
+from tests.fixtures import databases
 from tests.fixtures.people import somebody
 
 ACT = Act(somebody("u1"), "start", "", "r1")
@@ -33,9 +33,7 @@ class Audited:
 
 @asynccontextmanager
 async def audited(tmp_path: Path) -> AsyncGenerator[Audited]:
-    url = f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"
-    await migrate.upgrade(url)
-    database = Database(url)
+    database = Database(databases.migrated(tmp_path / "x.db"))
     yield Audited(Audit(database))
     await database.close()
 

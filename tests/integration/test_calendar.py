@@ -32,11 +32,11 @@ from openbell.contracts.errors import (
     UnknownOverride,
 )
 from openbell.contracts.model import SessionKind
-from openbell.db import migrate
 from openbell.db.models import CalendarOverride
 from openbell.db.session import Database
 from openbell.settings import DatabaseSettings, Settings
 from services.calendar.service import serve
+from tests.fixtures import databases
 from tests.fixtures.nats import NatsServer
 
 HOLIDAY = date(2026, 9, 14)
@@ -49,8 +49,7 @@ SLOW_S = 60
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """With a database of this release's schema."""
-    url = f"sqlite+aiosqlite:///{tmp_path / 'openbell.db'}"
-    asyncio.run(migrate.upgrade(url))
+    url = databases.migrated(tmp_path / "openbell.db")
     return Settings(home=tmp_path, database=DatabaseSettings(url=url))
 
 

@@ -11,6 +11,7 @@ from openbell.contracts.model import ExitReason, RunnerInfo
 from openbell.db.models import Run, Slot
 from openbell.settings import DatabaseSettings, Settings
 from services.calendar import service as calendar
+from tests.fixtures import databases
 from tests.fixtures.nats import NatsServer
 from tests.integration.test_slots import MARKET, desk, until, working
 
@@ -23,7 +24,7 @@ def test_a_change_reaches_running_schedules_at_once(nats: NatsServer, tmp_path: 
     async def scene() -> None:
         settings = Settings(
             home=tmp_path,
-            database=DatabaseSettings(url=f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"),
+            database=DatabaseSettings(url=databases.migrated(tmp_path / "test.db")),
         )
         async with (
             desk(tmp_path, MARKET) as known,

@@ -16,16 +16,16 @@ from openbell.bus import EVENTS, Bus, Stored, StreamState
 from openbell.contracts.errors import NotSignedIn, ServiceUnavailable
 from openbell.contracts.events import AccessChanged, IntentChanged
 from openbell.contracts.model import Intent, Permission, Role, Scope
-from openbell.db.migrate import upgrade
 from openbell.db.models import ApiToken
 from openbell.db.session import Database
 from openbell.front_door import Asgi
 from openbell.identity import LOCAL_USER, Caller, Identities, digest
-from openbell.settings import Settings, StatusSettings
+from openbell.settings import DatabaseSettings, Settings, StatusSettings
 from services.status import stream
 from services.status.fanout import Client, Fanout, Frame
 from services.status.service import serve
 from services.status.stream import EventStream
+from tests.fixtures import databases
 from tests.fixtures.nats import NatsServer
 from tests.fixtures.people import somebody
 
@@ -834,7 +834,12 @@ def test_a_replay_that_the_stream_does_not_answer_promises_nothing() -> None:
 @asynccontextmanager
 async def status_service(bus: Bus, home: Path) -> AsyncGenerator[Asgi]:
     """With a database in which TOKEN is the local user's."""
-    settings = Settings(home=home, status=StatusSettings(heartbeat_s=5))
+    (home / "data").mkdir(exist_ok=True)
+    settings = Settings(
+        home=home,
+        status=StatusSettings(heartbeat_s=5),
+        database=DatabaseSettings(url=databases.migrated(home / "data" / "openbell.db")),
+    )
     await _let_in(settings)
     async with serve(settings, bus) as app:
         yield app
@@ -842,8 +847,6 @@ async def status_service(bus: Bus, home: Path) -> AsyncGenerator[Asgi]:
 
 
 async def _let_in(settings: Settings) -> None:
-    settings.data.mkdir(exist_ok=True)
-    await upgrade(settings.database_url)
     database = Database(settings.database_url)
     async with database.write() as session:
         await session.merge(

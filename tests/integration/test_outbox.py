@@ -1,13 +1,10 @@
 """The database, and what leaves it: a change and its event are one, and the event is told once."""
 
 import asyncio
-import contextlib
-import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -15,14 +12,8 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import OperationalError, StatementError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlmodel import SQLModel, col, select
+from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell import bus as module_bus
@@ -30,10 +21,10 @@ from openbell import outbox as module
 from openbell.bus import EVENTS, Bus
 from openbell.contracts.errors import ServiceUnavailable, TooLarge
 from openbell.contracts.events import StrategyUploaded
-from openbell.db import migrate
 from openbell.db.models import ApiOutbox, SchedulerOutbox, Slot
 from openbell.db.session import Database
 from openbell.outbox import Outbox
+from tests.fixtures import databases
 from tests.fixtures.nats import NatsServer
 
 NOW = datetime(2026, 8, 3, 3, 45, tzinfo=UTC)
@@ -43,19 +34,10 @@ INDIA = ZoneInfo("Asia/Kolkata")
 Table = type[ApiOutbox] | type[SchedulerOutbox]
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("migrated") / "openbell.db"
-    asyncio.run(migrate.upgrade(f"sqlite+aiosqlite:///{file}"))
-    with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")  # see the test of just that
-    return file
-
-
 @pytest.fixture
-def url(migrated: Path, tmp_path: Path) -> str:
+def url(tmp_path: Path) -> str:
     """Of a database with this release's tables, and no rows."""
-    return f"sqlite+aiosqlite:///{shutil.copy(migrated, tmp_path)}"
+    return databases.migrated(tmp_path / "openbell.db")
 
 
 @asynccontextmanager
@@ -144,7 +126,7 @@ def test_a_refused_change_takes_its_event_along(url: str) -> None:
         async with opened(url) as database:
             outbox = Outbox(ApiOutbox, database, NO_BUS)
             await change(database, outbox, 1)
-            with pytest.raises(StatementError, match="UNIQUE"):
+            with pytest.raises(IntegrityError):
                 await change(database, outbox, 2, 1)
             assert len(await rows(database)) == 1
 
@@ -497,6 +479,7 @@ asyncio.run(count(sys.argv[1], int(sys.argv[2])))
 """Reads, then writes what follows from it."""
 
 
+@pytest.mark.sqlite("its lock")
 def test_five_processes_read_and_then_write_without_a_failure(url: str) -> None:
     processes, times = 5, 50
     asyncio.run(_add_slot(url))
@@ -511,6 +494,7 @@ def test_five_processes_read_and_then_write_without_a_failure(url: str) -> None:
     assert asyncio.run(_epoch(url)) == processes * times
 
 
+@pytest.mark.sqlite("its lock")
 def test_five_threads_read_and_then_write_without_a_failure(url: str) -> None:
     threads, times = 5, 50
     asyncio.run(_add_slot(url))
@@ -537,6 +521,7 @@ def test_five_threads_read_and_then_write_without_a_failure(url: str) -> None:
     assert asyncio.run(_epoch(url)) == threads * times
 
 
+@pytest.mark.sqlite("its lock")
 def test_many_tasks_of_one_process_read_and_then_write_without_a_failure(url: str) -> None:
     async def scenario() -> None:
         async with opened(url) as database:
@@ -565,6 +550,7 @@ def test_a_reader_is_not_held_up_by_a_writer(url: str) -> None:
     assert asyncio.run(_epoch(url)) == 9
 
 
+@pytest.mark.sqlite("its settings")
 def test_a_commit_is_on_disk_before_it_is_answered(url: str) -> None:
     async def scenario() -> tuple[Any, Any]:
         async with opened(url) as database, database.read() as session:
@@ -646,112 +632,3 @@ def test_instants_of_different_zones_are_compared_as_instants(url: str) -> None:
                 return [slot.strategy_id for slot in found]
 
     assert asyncio.run(scenario()) == ["0", "2"]
-
-
-# ---- migrations
-
-
-def _differences(url: str) -> list[Any]:
-    """What the models have and the tables have not, or the other way round."""
-
-    def compare(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return compare_metadata(context, SQLModel.metadata)
-
-    async def scenario() -> list[Any]:
-        engine = create_async_engine(url)
-        try:
-            async with engine.connect() as connection:
-                return await connection.run_sync(compare)
-        finally:
-            await engine.dispose()
-
-    return asyncio.run(scenario())
-
-
-@contextlib.contextmanager
-def _direct(url: str) -> Generator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(url.partition(":///")[2])) as connection, connection:
-        yield connection
-
-
-def test_head_is_the_newest_migration() -> None:
-    scripts = ScriptDirectory.from_config(migrate.config())
-    assert scripts.get_heads() == [migrate.HEAD]
-
-
-def test_the_migrations_make_what_the_models_say(url: str) -> None:
-    assert _differences(url) == []
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "DROP INDEX ix_strategy_name",
-        "ALTER TABLE slot DROP COLUMN waiting",
-        "ALTER TABLE run ADD COLUMN colour VARCHAR",
-        "DROP TABLE outbox_api",
-    ],
-)
-def test_a_difference_would_be_found(url: str, statement: str) -> None:
-    with _direct(url) as connection:
-        connection.execute(statement)
-    assert len(_differences(url)) == 1
-
-
-def test_a_migration_may_be_repeated_and_keeps_the_rows(url: str) -> None:
-    asyncio.run(_add_slot(url))
-    asyncio.run(migrate.upgrade(url))
-    asyncio.run(migrate.upgrade(url))
-    assert asyncio.run(_epoch(url)) == 0
-    asyncio.run(migrate.require_current(url))
-
-
-@pytest.mark.parametrize(
-    ("revision", "advice"),
-    [
-        (None, "run `openbell migrate`"),
-        ("0000", "run `openbell migrate`"),
-        ("9999", "of a newer release"),
-    ],
-)
-def test_another_schema_is_refused_with_what_to_do(
-    tmp_path: Path, url: str, revision: str | None, advice: str
-) -> None:
-    if revision is None:
-        url = f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
-    else:
-        with _direct(url) as connection:
-            connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
-    with pytest.raises(ServiceUnavailable, match=advice) as caught:
-        asyncio.run(migrate.require_current(url))
-    assert str(revision) in caught.value.detail
-    assert migrate.HEAD in caught.value.detail
-
-
-class _Killed(Exception):
-    pass
-
-
-def test_a_migration_that_was_killed_half_way_can_be_repeated(tmp_path: Path) -> None:
-    address = f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
-
-    def kill(*arguments: Any) -> None:
-        if "CREATE TABLE run" in arguments[2]:
-            raise _Killed
-
-    event.listen(Engine, "before_cursor_execute", kill)
-    try:
-        with pytest.raises(_Killed):
-            asyncio.run(migrate.upgrade(address))
-    finally:
-        event.remove(Engine, "before_cursor_execute", kill)
-    asyncio.run(migrate.upgrade(address))
-    assert _differences(address) == []
-
-
-def test_a_migrated_database_is_in_wal_mode_before_any_service_opens_it(tmp_path: Path) -> None:
-    address = f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
-    asyncio.run(migrate.upgrade(address))
-    with _direct(address) as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

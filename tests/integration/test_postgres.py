@@ -11,11 +11,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from alembic import command
-from sqlalchemy import Connection, text
 
-from openbell.db import migrate
-from openbell.db.session import make_engine
 from tests.fixtures.people import PASSWORD, Person, join
 from tests.fixtures.postgres import connect
 from tests.fixtures.stack import Stack, end_all, processes_of, start_one_process
@@ -256,38 +252,3 @@ def test_an_address_that_means_nothing_is_refused(
 ) -> None:
     answer = stack.http.request(method, path.replace("STRATEGY", strategy), json={"role": "admin"})
     assert answer.status_code in {404, 422}, answer.text
-
-
-def test_what_the_first_release_wrote_is_kept(new_database: Callable[[str], str]) -> None:
-    async def scenario() -> None:
-        engine = make_engine(url)
-        async with engine.begin() as connection:
-            await connection.run_sync(_first_release)
-            await connection.execute(
-                text(
-                    "INSERT INTO strategy (id, owner, name, name_key, version, parameters, restart,"
-                    " stop_grace_s, created_at) VALUES ('s1', 'local', 'S', 's', 1,"
-                    """ '{"SYMBOL": "SBIN"}', 'on-failure', 15, now())"""
-                )
-            )
-        await migrate.upgrade(url)
-        await migrate.upgrade(url)
-        await migrate.require_current(url)
-        async with engine.connect() as connection:
-            await connection.run_sync(lambda it: command.check(migrate.config(it)))
-            found = await connection.execute(
-                text("SELECT owner, strategy_id, name, kind, sealed FROM variable")
-            )
-            assert [tuple(row) for row in found] == [
-                ("local", "s1", "SYMBOL", "parameter", b"\0SBIN")
-            ]
-            found = await connection.execute(text('SELECT id, role FROM "user"'))
-            assert [tuple(row) for row in found] == [("local", "admin")]
-        await engine.dispose()
-
-    url = new_database("first-release")
-    asyncio.run(scenario())
-
-
-def _first_release(connection: Connection) -> None:
-    command.upgrade(migrate.config(connection), "0001")

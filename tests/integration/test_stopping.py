@@ -1,7 +1,6 @@
 """Everything is stopped at once: what goes wrong with some of it is told, and stops no other."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from openbell.contracts.commands import StopStrategies, Unstopped
 from openbell.contracts.errors import NoAnswer, ServiceUnavailable, UnknownStrategy
 from openbell.contracts.events import AccessChanged, IntentChanged
 from openbell.contracts.model import Cause, ExitReason, Intent, RunState, SlotState
-from openbell.db.migrate import upgrade
 from openbell.db.models import AuditEntry, Run, ScheduleRow, Slot, Strategy, User, Version
 from openbell.db.session import Database
 from services.api import board as board_module
@@ -28,18 +26,12 @@ from services.api.board import Board
 from services.api.context import Context
 from services.api.stopping import Stopped, stop_all
 from services.api.view import StrategyView, has_ended
+from tests.fixtures import databases
 from tests.fixtures.people import somebody
 
 NOW = datetime(2026, 8, 3, 3, 45, tzinfo=UTC)
 ACT = Act(somebody("alice"), "stop_mine", "127.0.0.1", "r1")
 ALWAYS = {"kind": "always"}
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("migrated") / "openbell.db"
-    asyncio.run(upgrade(f"sqlite+aiosqlite:///{file}"))
-    return file
 
 
 class Desk:
@@ -147,8 +139,8 @@ def _rows(strategy_id: str, schedule: Any, *, live: bool) -> list[Any]:
 
 
 @asynccontextmanager
-async def desk(migrated: Path, folder: Path) -> AsyncGenerator[Desk]:
-    database = Database(f"sqlite+aiosqlite:///{shutil.copy(migrated, folder)}")
+async def desk(folder: Path) -> AsyncGenerator[Desk]:
+    database = Database(databases.migrated(folder / "openbell.db"))
     try:
         async with database.write() as session:
             session.add(
@@ -163,10 +155,10 @@ Scenario = Callable[[Desk], Awaitable[None]]
 
 
 @pytest.fixture
-def at(migrated: Path, tmp_path: Path) -> Callable[[Scenario], None]:
+def at(tmp_path: Path) -> Callable[[Scenario], None]:
     def play(scenario: Scenario) -> None:
         async def run() -> None:
-            async with desk(migrated, tmp_path) as scene:
+            async with desk(tmp_path) as scene:
                 await scenario(scene)
 
         asyncio.run(run())

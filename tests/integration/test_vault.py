@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import shutil
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -14,8 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from alembic import command
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, event
 from sqlmodel import select
 
 from openbell import sealing
@@ -49,6 +47,7 @@ from services.api.variables.rotation import Resealed, Rotation
 from services.api.variables.sealed import size
 from services.api.variables.vault import Vault
 from services.runner import logs as runner_logs
+from tests.fixtures import databases
 from tests.fixtures.nats import NatsServer
 
 NOW = datetime(2026, 8, 3, 3, 45, tzinfo=UTC)
@@ -75,7 +74,8 @@ class Home(Process):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.database = Database(f"sqlite+aiosqlite:///{folder / 'openbell.db'}")
+        self.url = databases.migrated(folder / "openbell.db")
+        self.database = Database(self.url)
         self.keys = folder / "keys"
         super().__init__(self.database, Keyring.of(None, self.keys))
 
@@ -116,31 +116,18 @@ class Home(Process):
         async with self.database.read() as session:
             return list((await session.exec(select(AuditEntry))).all())
 
-    def execute(self, statement: str, *values: Any) -> None:
-        with contextlib.closing(sqlite3.connect(self.folder / "openbell.db")) as connection:
-            connection.execute(statement, values)
-            connection.commit()
+    def execute(self, statement: str, **values: Any) -> None:
+        databases.execute(self.url, statement, **values)
 
-    def holds(self, value: str) -> list[Path]:
-        return [
-            file
-            for file in self.folder.rglob("*")
-            if file.is_file() and value.encode() in file.read_bytes()
-        ]
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("migrated") / "openbell.db"
-    asyncio.run(migrate.upgrade(f"sqlite+aiosqlite:///{file}"))
-    with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return file
+    def holds(self, value: str) -> list[str]:
+        """The files, and in PostgreSQL the tables, in which it can be read."""
+        files = [file for file in self.folder.rglob("*") if file.is_file()]
+        found = [file.name for file in files if value.encode() in file.read_bytes()]
+        return found + databases.tables_with(self.url, value)
 
 
 @pytest.fixture
-def folder(migrated: Path, tmp_path: Path) -> Path:
-    shutil.copy(migrated, tmp_path)
+def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
@@ -243,14 +230,14 @@ def test_what_is_not_named_stays_and_a_kind_may_change(folder: Path) -> None:
         ("UPDATE run SET epoch = 2", UnknownRun),
         ("UPDATE run SET runner = 'other'", UnknownRun),
         ("UPDATE run SET state = 'exited'", UnknownRun),
-        ("UPDATE variable SET sealed = x'00' || CAST('planted' AS BLOB)", SealBroken),
+        ("UPDATE variable SET sealed = :planted", SealBroken),
         ("UPDATE variable SET sealed = substr(sealed, 1, 20)", SealBroken),
         ("UPDATE variable SET name = 'PIN2' WHERE name = 'PIN'", SealBroken),
         ("UPDATE variable SET kind = 'parameter' WHERE name = 'PIN'", SealBroken),
         ("UPDATE variable SET owner = 'ann', strategy_id = 'ema' WHERE owner = 'bob'", SealBroken),
         ("UPDATE variable SET sealed = (SELECT sealed FROM variable WHERE name = 'Q')", SealBroken),
         (
-            "UPDATE variable SET retired_at = CASE WHEN retired_at IS NULL THEN '2030-01-01'"
+            "UPDATE variable SET retired_at = CASE WHEN retired_at IS NULL THEN updated_at"
             " END, sealed = (SELECT max(sealed) FROM variable WHERE name = 'PIN')",
             SealBroken,
         ),
@@ -265,7 +252,7 @@ def test_nothing_is_handed_out_that_is_not_just_what_was_set(
             await home.vault.change(on("ema"), Given(secrets={"PIN": PIN, "Q": "qqqqqq"}))
             await home.add("bobs", Given(secrets={"BOBS": "bob-value"}), owner="bob", run=None)
             home.execute("DROP INDEX ix_variable_name")
-            home.execute(change)
+            home.execute(change, planted=b"\0planted")
             with pytest.raises(because) as caught:
                 await home.found("ema")
             assert PIN not in str(caught.value)
@@ -429,6 +416,7 @@ def test_secrets_of_too_many_lines_are_refused(folder: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.sqlite("its plans are asked for")
 def test_no_look_goes_through_the_variables_of_everybody(folder: Path) -> None:
     looks: list[tuple[str, Any]] = []
 
@@ -589,7 +577,7 @@ def test_keys_that_open_nothing_are_refused_at_the_start(folder: Path, first: st
             await home.rotation.start()
             await filled(home)
             if first == "parameters in the clear":
-                home.execute("UPDATE variable SET sealed = x'0031' WHERE name = 'A'")
+                home.execute("UPDATE variable SET sealed = :clear WHERE name = 'A'", clear=b"\x001")
             await home.rotation.start()
             backup = home.keys.read_bytes()
             home.keys.unlink()
@@ -635,21 +623,18 @@ def test_keys_of_the_environment_are_not_ours_to_make(folder: Path) -> None:
 
 
 def test_parameters_of_the_first_release_are_kept_and_sealed(tmp_path: Path) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path / 'openbell.db'}")
-    with engine.begin() as connection:
-        command.upgrade(migrate.config(connection), "0001")
-    engine.dispose()
-    with contextlib.closing(sqlite3.connect(tmp_path / "openbell.db")) as connection:
-        connection.execute(
-            "INSERT INTO strategy (id, owner, name, name_key, version, parameters, restart,"
-            " stop_grace_s, created_at)"
-            " VALUES ('ema', 'local', 'ema', 'ema', 1, ?, 'never', 15, ?)",
-            (json.dumps({"API_KEY": KEY, "RUPEE": "₹"}), NOW.isoformat()),
-        )
-        connection.commit()
+    url = databases.empty(tmp_path / "openbell.db")
+    databases.upgrade(url, "0001")
+    parameters = json.dumps({"API_KEY": KEY, "RUPEE": "₹"})
+    databases.execute(
+        url,
+        "INSERT INTO strategy (id, owner, name, name_key, version, parameters, restart,"
+        " stop_grace_s, created_at)"
+        f" VALUES ('ema', 'local', 'ema', 'ema', 1, '{parameters}', 'never', 15, '{NOW}')",
+    )
 
     async def scenario() -> None:
-        await migrate.upgrade(f"sqlite+aiosqlite:///{tmp_path / 'openbell.db'}")
+        await migrate.upgrade(url)
         async with opened(tmp_path) as home:
             assert await home.rotation.reseal() == Resealed(2, 0)
             assert await home.rotation.reseal() == Resealed(0, 0)
