@@ -23,6 +23,7 @@ from openbell.contracts.events import (
     StrategyGaveUp,
 )
 from openbell.contracts.model import (
+    Cause,
     ExitReason,
     Intent,
     Outlook,
@@ -88,6 +89,8 @@ class Acts:
         slot = case.slot
         slot.state, slot.runner, slot.waiting = SlotState.FREE, None, None
         decisive = run.decisive_reason
+        if run.started_at is None and run.stop_reason is not None:
+            self._take_back(case, run)
         after = after_exit(
             RestartPolicy(case.strategy.restart),
             decisive,
@@ -126,6 +129,15 @@ class Acts:
             start.state, start.updated_at = StartState.DONE, self._now
             start.late_s, start.detail = (at - run.due_at).total_seconds(), None
 
+    def _take_back(self, case: Case, run: Run) -> None:
+        """Its start was prepared, and left out before its instant: its user, schedule or calendar
+        would have it so.
+        """
+        start = self._granted_start(case, run)
+        if start is not None and start.state == StartState.GRANTED:
+            start.state, start.updated_at = StartState.SKIPPED, self._now
+            start.detail = f"taken back: {run.stop_reason}"
+
     def _granted_start(self, case: Case, run: Run) -> Occurrence | None:
         """The due start that this run was granted for."""
         begun_before = case.start_of(case.plan.window)
@@ -141,7 +153,9 @@ class Acts:
         if runner is None:
             self._delay(case, window, NO_RUNNER)
             return
-        due = case.due_at(window) if window else self._unmet(case) or start.at
+        unmet = None if window else self._unmet(case)
+        due = case.due_at(window) if window else unmet or start.at
+        cause = Cause.SCHEDULE if unmet else start.cause
         slot.epoch += 1
         slot.state, slot.runner, slot.run_id = (
             SlotState.HELD,
@@ -158,14 +172,14 @@ class Acts:
             owner=slot.owner,
             epoch=slot.epoch,
             runner=runner,
-            cause=start.cause,
+            cause=cause,
             version=case.strategy.version,
             granted_at=self._now,
             due_at=due,
         )
         self._session.add(case.run)
         late_s = max(0.0, (self._now - due).total_seconds()) if due else None
-        self.tell(case, RunGranted, runner=runner, cause=start.cause, due_at=due, late_s=late_s)
+        self.tell(case, RunGranted, runner=runner, cause=cause, due_at=due, late_s=late_s)
 
     def _unmet(self, case: Case) -> datetime | None:
         """The due start that earlier runs were granted for, and that none has met yet."""
@@ -373,6 +387,6 @@ class Acts:
 
 
 def _was_live(run: Run | None, at: datetime) -> bool:
-    return (
-        run is not None and run.granted_at <= at and (run.exited_at is None or run.exited_at > at)
-    )
+    if run is None or run.started_at is None or run.started_at > at:
+        return False
+    return run.exited_at is None or run.exited_at > at

@@ -65,6 +65,19 @@ class Known:
         said = day in self.by_day or day in self.closures
         return said or self.covered_from <= day <= self.covered_until
 
+    def trades_usually(self, at: datetime) -> bool:
+        """Whether this lies in the hours of a usual day."""
+        usual = next((s for s in self.sessions if s.kind is SessionKind.USUAL), None)
+        if usual is None:
+            return False
+        opens, closes = (
+            edge.astimezone(self.zone).time() for edge in (usual.opens_at, usual.closes_at)
+        )
+        local = at.astimezone(self.zone).time()
+        if opens < closes:
+            return opens <= local < closes
+        return local >= opens or local < closes
+
     @cached_property
     def told_until(self) -> date:
         """The last day of which anything was told."""
@@ -143,6 +156,17 @@ class Days:
             return True
         special = not self._schedule.special_sessions and day in self.known.specials
         return day in self.known.by_day and not special
+
+    def is_shut(self, at: datetime) -> bool:
+        """Whether its exchange does not trade then, for a shortened or special day, although it
+        does at this time of a usual one.
+        """
+        sessions = self.known.by_day.get(self.day_of(at), ()) if self.known else ()
+        if self.known is None or all(s.kind is SessionKind.USUAL for s in sessions):
+            return False
+        if any(session.opens_at <= at < session.closes_at for session in sessions):
+            return False
+        return self.known.trades_usually(at)
 
     def next_begin(self, day: date) -> datetime | None:
         """When the next day begins that counts, as far as anything is told of it."""

@@ -271,10 +271,12 @@ class CronWindows:
         for fire in _backwards(self._fires.until, self._days, now):
             if self._momentary and fire < self._since:
                 return
-            yield self._window(fire)
+            if not self._days.is_shut(fire):
+                yield self._window(fire)
 
     def upcoming(self, now: datetime) -> Iterator[Window]:
-        return (self._window(fire) for fire in _forwards(self._fires.after, self._days, now))
+        fires = _forwards(self._fires.after, self._days, now)
+        return (self._window(fire) for fire in fires if not self._days.is_shut(fire))
 
     def skipped(self, first: date, last: date) -> Iterator[tuple[date, str]]:
         before = self._days.begin(first) - INSTANT
@@ -283,6 +285,8 @@ class CronWindows:
             if day > last:
                 return
             why = self._days.why_not(day)
+            if why is None and self._days.is_shut(fire):
+                why = _no_window(self._days.sessions_of(day))
             if why is not None:
                 yield day, why
             before = max(fire, self._days.begin(day + DAY) - INSTANT)

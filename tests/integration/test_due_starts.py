@@ -81,6 +81,7 @@ async def test_a_day_that_is_closed_at_the_last_moment_takes_the_start_back(
         await ended(scheduler, 1, NINE_FIFTEEN - 3 * SECOND, ExitReason.STOPPED_BY_SCHEDULE)
         slot = await scheduler.one(Slot)
         assert slot.outlook_reason == "NSE is closed: closed by an admin"
+        assert await occurrences(scheduler) == [("start", "skipped")]
         scheduler.book.holidays = {}  # and it was a mistake
         await look(scheduler, NINE_FIFTEEN + SECOND)
         assert (await scheduler.one(Slot)).epoch == 2
@@ -107,7 +108,7 @@ async def test_a_preparation_that_fails_is_retried_for_the_same_instant(tmp_path
         await ended(scheduler, 1, NINE_FIFTEEN - 8 * SECOND, ExitReason.START_FAILED)
         await scheduler.settle(NINE_FIFTEEN - 6 * SECOND)
         latest = max(await scheduler.rows(Run), key=lambda run: run.epoch)
-        assert (latest.epoch, latest.due_at) == (2, NINE_FIFTEEN)
+        assert (latest.epoch, latest.due_at, latest.cause) == (2, NINE_FIFTEEN, "schedule")
         await started(scheduler, 2)
         assert await occurrences(scheduler) == [("start", "done")]
 

@@ -276,6 +276,22 @@ def test_cron_on_trading_days_leaves_holidays_out() -> None:
     assert plan_market(cron, known, now).next_start == ist("2026-11-11 09:00")
 
 
+def test_cron_does_not_start_in_hours_that_a_shortened_day_leaves_out() -> None:
+    """The evening alone of commodities, and Muhurat; what is no trading time stands as written."""
+    evening = special(DIWALI, time(17), time(23, 55), kind=SessionKind.SHORTENED, reason="Diwali")
+    now = ist("2026-11-09 23:00")
+    known = around(now, specials=[evening], opens=time(9), closes=time(23, 30))
+    for cron, start in (
+        ("0 10", "2026-11-11 10:00"),
+        ("0 18", "2026-11-10 18:00"),
+        ("30 8", "2026-11-10 08:30"),
+    ):
+        at_hour = schedule("cron", cron=f"{cron} * * *", exchange="NSE", duration="1h")
+        assert plan_market(at_hour, known, now).next_start == ist(start)
+        during = plan_market(at_hour, known, ist("2026-11-10 10:30"))
+        assert during.window is None
+
+
 def test_cron_that_was_due_before_it_was_set_does_not_start() -> None:
     cron = schedule("cron", cron="0 9 * * *", timezone="Asia/Kolkata")
     since = ist("2026-11-19 09:20")

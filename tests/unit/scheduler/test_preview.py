@@ -79,7 +79,7 @@ def test_cron_tells_only_of_days_on_which_it_would_come() -> None:
     found = previewed(kind="cron", cron="0 10 * * 2,4", exchange="NSE", duration="1h")
     assert told(found) == {
         10: "NSE is closed: Diwali",
-        12: "10:00 cron 0 10 * * 2,4, 1h after its start",
+        12: "its times lie outside this session's hours: evening only",
     }
 
 
