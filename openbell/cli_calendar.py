@@ -54,11 +54,19 @@ def holidays(
     year: Annotated[
         int | None, typer.Option(help="By default, this one.", min=2000, max=2100)
     ] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help="By default, the first of its year.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", help="By default, the last of its year.")
+    ] = None,
     as_json: Json = False,
     url: Url = HERE,
 ) -> None:
     """List its holidays, and its shortened and special sessions."""
-    asked = {"exchange": exchange}
+    if year and (first or last):
+        raise typer.BadParameter("give --year, or --from and --to")
+    asked = {"exchange": exchange, "from": _date(first, "--from"), "to": _date(last, "--to")}
     asked |= {"from": f"{year}-01-01", "to": f"{year}-12-31"} if year else {}
     _list("/calendar/holidays", asked, url, as_json)
 

@@ -1,5 +1,6 @@
 """When a strategy runs, and what its schedule will do."""
 
+from datetime import date
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,10 @@ KINDS = {
     "--none": "none",
 }
 """What an option makes of a schedule; without any of them it is an exchange's."""
+DAYS = 30
+"""That a preview is of, unless something else is asked for."""
+LATER = "outside its window"
+"""The reason for which a schedule that starts later does nothing yet: nobody need be told."""
 
 
 @app.command()
@@ -88,11 +93,13 @@ def schedule(
         bool, typer.Option("--no-special", help="Leave out openings on days off.")
     ] = False,
     skip: Annotated[
-        list[str] | None, typer.Option("--skip", help="Leave out this day.", metavar="DATE")
+        list[str] | None, typer.Option("--skip", help="Leave out these days.", metavar="DATE,…")
     ] = None,
     open_: Annotated[
         list[str] | None,
-        typer.Option("--open", help="Run on this day, whatever the calendar says.", metavar="DATE"),
+        typer.Option(
+            "--open", help="Run on these days, whatever the calendar says.", metavar="DATE,…"
+        ),
     ] = None,
     max_runtime: Annotated[
         str | None, typer.Option("--max-runtime", help="Stop each run after so long, like 6h.")
@@ -121,8 +128,8 @@ def schedule(
         "--zone": zone,
         "--catch-up": catch_up,
         "--no-special": False if no_special else None,
-        "--skip": skip or None,
-        "--open": open_ or None,
+        "--skip": _dates(skip, "--skip"),
+        "--open": _dates(open_, "--open"),
         "--max-runtime": max_runtime,
     }
     spec = _spec({option: value for option, value in given.items() if value is not None})
@@ -132,7 +139,7 @@ def schedule(
         strategy_id = openbell.find(name)["id"]
         if preview_it:
             answer = openbell.request("POST", "/python/preview", json=spec)
-            _show(answer, as_json=as_json)
+            _show(answer, DAYS, as_json=as_json)
             return
         path = f"/python/schedule/{strategy_id}"
         if spec is None:
@@ -145,15 +152,20 @@ def schedule(
 @app.command()
 def preview(
     name: Name,
-    days: Annotated[int, typer.Option(help="So many, from today on.", min=1, max=366)] = 30,
+    days: Annotated[int, typer.Option(help="So many, from today on.", min=1, max=366)] = DAYS,
     as_json: Json = False,
     url: Url = HERE,
 ) -> None:
     """Show what a strategy's schedule will do, day by day."""
     with client.connect(url) as openbell:
-        path = f"/python/preview/{openbell.find(name)['id']}"
+        strategy = openbell.find(name)
+        path = f"/python/preview/{strategy['id']}"
         answer = openbell.request("GET", path, params={"days": days})
-    _show(answer, as_json=as_json)
+    stopped = f"{strategy['name']} is stopped by hand: none of this happens until you resume it"
+    if not as_json and (answer["warning"] or "").startswith(stopped):
+        print(stopped)
+        answer["warning"] = answer["warning"].removeprefix(stopped).removeprefix("; ")
+    _show(answer, days, as_json=as_json)
 
 
 def _spec(given: dict[str, Any]) -> dict[str, Any] | None:
@@ -173,7 +185,18 @@ def _spec(given: dict[str, Any]) -> dict[str, Any] | None:
     return {"kind": kind, **fields}
 
 
-def _show(answer: dict[str, Any], *, as_json: bool) -> None:
+def _dates(written: list[str] | None, option: str) -> list[str] | None:
+    """Each day of them. Raises BadParameter."""
+    try:
+        days = [
+            date.fromisoformat(day.strip()) for some in written or [] for day in some.split(",")
+        ]
+    except ValueError:
+        raise typer.BadParameter(f"{option}: write a date like 2026-12-01") from None
+    return [day.isoformat() for day in days] or None
+
+
+def _show(answer: dict[str, Any], within: int, *, as_json: bool) -> None:
     """Each day's starts and stops with their reasons; a day that is left out, with its own."""
     if as_json:
         show.raw(answer)
@@ -193,8 +216,8 @@ def _show(answer: dict[str, Any], *, as_json: bool) -> None:
         print(f"Times are of {answer['timezone']}.")
         show.grid(["DAY", "START", "STOP", "WHY"], rows)
     else:
-        print("It will do nothing.")
+        print(f"Nothing within {within} {'day' if within == 1 else 'days'}.")
     if answer["truncated"]:
         print("There is more than is shown.")
-    if answer["warning"]:
+    if answer["warning"] and (rows or answer["warning"] != LATER):
         print(f"note: {answer['warning']}")

@@ -32,8 +32,13 @@ SHORTEST_INTERVAL_S = 5
 MOST_DATES = 400
 YEARS = range(2000, 2101)
 
-_DURATION = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,5})m(?:in)?)?(?:(\d{1,6})s)?")
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
+_DIGITS = 8
+"""Of a number in a duration: more are as much too long, and too many to be counted."""
 _ANCHORED = re.compile(r"(open|close)(?:([+-])(.+))?")
+_NO_ZONES = {"localtime", "posixrules", "factory"}
+_NO_ZONES_OF = ("right/", "posix/")
+"""Files beside those of the zones: what they mean is another matter on each machine."""
 
 
 class CatchUp(StrEnum):
@@ -82,9 +87,11 @@ def _duration(value: Any) -> timedelta:
         return value
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not value or found is None:
-        raise ValueError("write a duration like 90s, 15m or 1h30m")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        raise ValueError("write a duration like 90s, 15m, 1h30m or 7d")
+    days, hours, minutes, seconds = (
+        int((part or "").lstrip("0")[:_DIGITS] or 0) for part in found.groups()
+    )
+    return timedelta(days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def _between(shortest_s: int) -> AfterValidator:
@@ -111,11 +118,19 @@ def _market_time(value: Any) -> time | Anchored:
 
 
 def _zone_name(value: str) -> str:
+    if not _is_zone(value):
+        raise ValueError("there is no such time zone; write one like Asia/Kolkata")
+    return value
+
+
+def _is_zone(value: str) -> bool:
+    if value.lower() in _NO_ZONES or value.lower().startswith(_NO_ZONES_OF):
+        return False
     try:
         ZoneInfo(value)
     except (ValueError, LookupError, OSError):
-        raise ValueError("there is no such time zone; write one like Asia/Kolkata") from None
-    return value
+        return False
+    return True
 
 
 def _cron(value: str) -> str:

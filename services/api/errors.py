@@ -1,6 +1,7 @@
 """One mapping from domain errors, and from the framework's, to problem+json (RFC 9457)."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import structlog
@@ -20,12 +21,19 @@ from openbell.contracts.errors import (
 from openbell.contracts.schedules import AnySchedule
 
 MEDIA_TYPE = "application/problem+json"
-KINDS = {get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(AnySchedule)}
+KINDS = [get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(AnySchedule)]
 """Of schedules: the validator names them before the field, the user did not."""
 MOST = 50
 """Fields that are told to be wrong at once."""
 LONGEST = 300
 """Characters of a field's name or of what is wrong with it: both may hold what was sent."""
+LISTS = {"list_type", "tuple_type", "set_type", "frozen_set_type"}
+DATES = {"skip_dates", "open_dates"}
+PATTERNS = {
+    r"^[^\x00-\x1f\x7f]*$": "it may not contain control characters",
+    r"^[^\x00]*$": "it may not contain a NUL",
+    r"^[\x20-\x7e]+$": "it may contain only printable ASCII characters",
+}
 PLAIN = {404: NoSuchPage, 405: MethodNotAllowed}
 
 log = structlog.get_logger()
@@ -44,6 +52,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            return _answer(InvalidRequest.of("body", "it is not written in UTF-8"))
         kind = PLAIN.get(error.status_code, RequestRefused)
         detail = request.url.path[:200] if kind is NoSuchPage else str(error.detail)
         return _answer(kind(detail), dict(error.headers or {}))
@@ -69,5 +79,28 @@ def _field(error: dict[str, Any]) -> dict[str, str]:
         parts = parts[1:]
     if error["type"].startswith("union_tag"):
         parts = [*parts, "kind"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return {"field": (".".join(parts) or place)[:LONGEST], "message": message[:LONGEST]}
+    if error["type"] == "json_invalid":  # its parts are where in the body
+        parts = []
+    return {"field": (".".join(parts) or place)[:LONGEST], "message": message(error)[:LONGEST]}
+
+
+def message(error: Mapping[str, Any]) -> str:
+    """What is wrong, in words for who wrote it, and not for who wrote its validator."""
+    kind, loc = error["type"], error["loc"]
+    context: Mapping[str, Any] = error.get("ctx", {})
+    said = str(error["msg"]).removeprefix("Value error, ")
+    if kind.startswith("union_tag"):
+        return f"say which kind: {', '.join(KINDS[:-1])} or {KINDS[-1]}"
+    if kind in LISTS:
+        return "write a list"
+    if kind == "too_long":
+        return f"at most {context['max_length']} {'dates' if loc[-1] in DATES else 'of them'}"
+    if kind.startswith("date_"):
+        return "write a date like 2026-12-01"
+    if kind == "string_pattern_mismatch":
+        return PATTERNS.get(context["pattern"], said)
+    if kind == "model_attributes_type":
+        return "write a JSON object"
+    if kind == "json_invalid":
+        return f"it is no JSON: {context.get('error', said)}"
+    return said

@@ -37,14 +37,14 @@ def wrong_usage(*arguments: str) -> str:
         ("--exchange nse", {"kind": "market", "exchange": "NSE", "start": "open", "stop": None}),
         (
             "--exchange NSE --start open+5m --stop close-10m --days fri,Mon --no-special"
-            " --skip 2026-12-24 --skip 2026-12-23 --open 2026-12-26",
+            " --skip 2026-12-24,2026-12-23 --skip 2026-12-22 --open 2026-12-26,2026-12-27",
             {
                 "start": "open+5m",
                 "stop": "close-10m",
                 "weekdays": ["mon", "fri"],
                 "special_sessions": False,
-                "skip_dates": ["2026-12-23", "2026-12-24"],
-                "open_dates": ["2026-12-26"],
+                "skip_dates": ["2026-12-22", "2026-12-23", "2026-12-24"],
+                "open_dates": ["2026-12-26", "2026-12-27"],
             },
         ),
         (
@@ -108,6 +108,8 @@ def test_each_example_of_the_docs(stack: Stack, strategy: str, words: str) -> No
         ("--exchange NSE --overlap skip", "--overlap does not go with --exchange"),
         ("--exchange NSE --for 2h", "--for does not go with --exchange"),
         ("--cron x --days mon", "--days does not go with --cron"),
+        ("--exchange NSE --skip 2026-12-01,x", "--skip: write a date like 2026-12-01"),
+        ("--exchange NSE --open 1.12.", "--open: write a date like 2026-12-01"),
         ("--none --preview", "--none has nothing to preview"),
     ],
 )
@@ -148,6 +150,29 @@ def test_a_preview_is_a_table_in_its_zone(stack: Stack, strategy: str) -> None:
     assert "there is no strategy 'x'" in openbell(stack, "preview", "x", code=1)
 
 
+def test_a_preview_of_nothing_yet_and_of_what_is_stopped_by_hand(
+    stack: Stack, strategy: str
+) -> None:
+    openbell(stack, "schedule", "planned", "--at", "2099-12-01T09:15+05:30")
+    later = openbell(stack, "preview", "planned", "--days", "3")
+    assert later.strip() == "Nothing within 3 days."
+    over = openbell(stack, "schedule", "planned", "--at", "2020-12-01T09:15Z", "--preview")
+    assert over.split("\n")[0] == "Nothing within 30 days."
+    assert "note: its one time is over" in over
+    said = openbell(stack, "schedule", "planned", "--at", "2020-12-01T09:15Z", code=1)
+    assert "it is over already" in said
+    stack.post(f"/python/stop/{strategy}")
+    stopped = openbell(stack, "preview", "planned").strip().split("\n")
+    assert stopped == [
+        "planned is stopped by hand: none of this happens until you resume it",
+        "Nothing within 30 days.",
+    ]
+    shown = json.loads(openbell(stack, "preview", "planned", "--json"))
+    assert shown["warning"].startswith(stopped[0])
+    openbell(stack, "schedule", "planned", "--none")
+    stack.post(f"/python/resume/{strategy}")
+
+
 def test_what_exchanges_do(stack: Stack) -> None:
     assert "CRYPTO" in openbell(stack, "calendar", "now")
     assert "CRYPTO" not in openbell(stack, "calendar", "now", "NSE", "MCX")
@@ -161,6 +186,9 @@ def test_what_exchanges_do(stack: Stack) -> None:
     holidays = openbell(stack, "calendar", "holidays", "NSE", "--year", "2026")
     assert "2026-01-26" in holidays
     assert "2026-01-24" not in holidays
+    some = openbell(stack, "calendar", "holidays", "NSE", *days)
+    assert "2026-01-26" in some
+    assert "2026-03" not in some
     assert "MCX" in openbell(stack, "calendar", "exchanges", "mcx")
     assert "no such exchange" in openbell(stack, "calendar", "exchanges", "no-such")
     listed = json.loads(openbell(stack, "calendar", "exchanges", "--json"))
@@ -190,6 +218,8 @@ def test_an_admin_says_what_a_day_is(stack: Stack) -> None:
         "unset NSE today",
         "sessions NSE --from today",
         "holidays NSE --year 1",
+        "holidays NSE --year 2026 --from 2026-01-01",
+        "holidays NSE --to today",
         "holidays",
     ],
 )

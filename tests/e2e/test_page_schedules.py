@@ -7,12 +7,13 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from openbell.contracts.base import utc_now
 from tests.e2e.test_page import (
     CHROMIUM,
     HOSTILE,
+    NAME,
     PHONE,
     SLEEPER,
     Visit,
@@ -234,6 +235,43 @@ def test_an_instant_that_is_changed_keeps_its_offset(visit: Visit, stack: Stack)
     assert (kept(stack, strategy) or {})["at"] == "2027-12-01T10:00:00+05:30"
 
 
+def test_a_zone_that_nothing_else_tells_is_the_browsers(
+    browser: Browser, visit: Visit, stack: Stack
+) -> None:
+    """A UTC that nobody wrote would start it hours off."""
+    strategies = [stack.upload(SLEEPER, f"Zoneless {number}") for number in range(2)]
+    there = Visit(browser.new_context(timezone_id="Asia/Kolkata"), stack.url)
+    there.provoked = {"422"}
+    there.sign_in(NAME)
+    page = there.page()
+    dialog = dialog_of(page, "Zoneless 0")
+    zone = dialog.get_by_label("Time zone")
+    kind(dialog, "Every so often")
+    expect(zone).to_be_hidden()  # its exchange tells it
+    dialog.get_by_role("combobox", name="Exchange").fill("")
+    expect(zone).to_have_value("Asia/Kolkata")
+    expect(zone).to_be_visible()
+    kind(dialog, "Once")
+    expect(zone).to_have_value("Asia/Kolkata")
+    dialog.get_by_label("At", exact=True).fill("2027-12-01T09:15")
+    save(dialog)
+    expect(dialog).to_be_hidden()
+    assert (kept(stack, strategies[0]) or {})["timezone"] == "Asia/Kolkata"
+
+    stack.post(f"/python/schedule/{strategies[1]}", json={"kind": "interval", "every": "15m"})
+    page.reload()
+    dialog = dialog_of(page, "Zoneless 1")
+    expect(zone).to_have_attribute("placeholder", "UTC")
+    expect(zone).to_have_value("")
+    save(dialog)
+    expect(dialog).to_be_hidden()
+    assert (kept(stack, strategies[1]) or {})["timezone"] is None
+    dialog = dialog_of(page, "Zoneless 1")
+    dialog.get_by_role("checkbox", name="Sun").uncheck()
+    expect(zone).to_have_value("Asia/Kolkata")
+    assert there.found_wrong() == []
+
+
 def test_errors_are_shown_at_their_fields(visit: Visit, stack: Stack) -> None:
     visit.provoked = {"422"}
     stack.upload(SLEEPER, "Wrong")
@@ -305,6 +343,34 @@ def test_the_preview_tells_a_holiday_and_warns(visit: Visit, stack: Stack) -> No
         expect(dialog.locator("#preview")).not_to_contain_text("Weekend")
     finally:
         assert stack.http.delete(f"/calendar/overrides/NSE/{day}").is_success
+
+
+def test_a_day_that_is_told_in_part_says_so(visit: Visit, stack: Stack) -> None:
+    strategy = stack.upload(SLEEPER, "Often")
+    schedule = {"kind": "interval", "every": "10m", "timezone": "UTC"}
+    stack.post(f"/python/schedule/{strategy}", json=schedule)
+    page = visit.page()
+    dialog = dialog_of(page, "Often")
+    lines = dialog.locator("#preview li")
+    expect(lines.last).to_contain_text("and so on")
+    cut = lines.nth(-2)
+    expect(cut.locator(".times")).to_have_text(re.compile(r"^from 00:0\d(:\d\d)?, and more$"))
+    expect(cut).not_to_contain_text("starts")
+    expect(dialog.locator("#preview .notice")).to_be_hidden()
+
+
+def test_the_preview_of_what_is_stopped_by_hand_says_so(visit: Visit, stack: Stack) -> None:
+    strategy = stack.upload(SLEEPER, "Halted", exchange="NSE")
+    stack.post(f"/python/schedule/{strategy}", json={"kind": "market", "exchange": "NSE"})
+    stack.post(f"/python/stop/{strategy}")
+    page = visit.page()
+    dialog = dialog_of(page, "Halted")
+    notice = dialog.locator("#preview .notice")
+    expect(notice).to_contain_text("Stopped by hand: none of this happens until you resume it.")
+    expect(dialog.locator("#preview .times").first).to_be_visible()
+    kind(dialog, "Always")
+    expect(dialog.locator("#preview .none")).to_contain_text("It starts now")
+    expect(notice).to_be_visible()
 
 
 def test_a_warning_is_prominent_in_the_preview_and_quiet_in_the_row(
@@ -479,6 +545,7 @@ def test_an_admin_says_what_a_day_is_and_takes_it_back(visit: Visit, stack: Stac
     section = page.locator("#overrides")
     expect(section.locator("[data-field=exchange] .error")).to_contain_text("like NSE")
     expect(section.locator("[data-field=day] .error")).to_contain_text("Choose a day")
+    expect(section.locator("[data-field=reason] .error")).to_contain_text("Write why")
     form.get_by_label("Exchange", exact=True).fill("nse")
     form.get_by_label("Day", exact=True).fill(day.isoformat())
     form.get_by_role("radio", name="Open").check()

@@ -163,6 +163,23 @@ def test_a_bad_schedule_leaves_the_old_one(stack: Stack, schedule: Any) -> None:
     stack.http.delete(f"/python/delete/{strategy}").raise_for_status()
 
 
+@pytest.mark.parametrize("body", [b"{", b"\xff", b'{"kind": "\xff"}', b""], ids=ascii)
+def test_a_body_that_is_no_json(stack: Stack, body: bytes) -> None:
+    answer = stack.http.post(
+        "/python/preview", content=body, headers={"content-type": "application/json"}
+    )
+    assert [one["field"] for one in problem(answer, 422, "invalid_request")["errors"]] == ["body"]
+
+
+def test_control_characters_in_a_reason(stack: Stack) -> None:
+    said = {"reason": "a\nb"}
+    answer = stack.http.put("/calendar/overrides/NSE/2026-12-23", json=said)
+    body = problem(answer, 422, "invalid_request")
+    assert body["errors"] == [
+        {"field": "reason", "message": "it may not contain control characters"}
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -109,6 +109,8 @@ def test_an_exchange_is_kept_by_its_code(
         ({"kind": "interval", "every": "15m", "exchange": "XYZ"}, "exchange"),
         ({"kind": "interval", "every": "15m", "overlap": "both"}, "overlap"),
         ({"kind": "always", "exchange": "NSE"}, "exchange"),
+        ({**NSE, "timezone": "localtime"}, "timezone"),
+        ({**NSE, "timezone": "posix/Asia/Kolkata"}, "timezone"),
         ({"kind": "weekly"}, "kind"),
         ({}, "kind"),
     ],
@@ -125,6 +127,64 @@ def test_a_wrong_field_is_named_and_the_old_schedule_stays(
         assert answer.json()["code"] == code
         assert [one["field"] for one in answer.json()["errors"]] == [field]
     assert stack.status(strategy)["schedule"] == before
+
+
+DATES = [f"20{year}-01-{day:02}" for year in range(10, 40) for day in range(1, 21)]
+KINDS = "say which kind: manual, always, once, interval, cron or market"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({}, KINDS),
+        ({"kind": "weekly"}, KINDS),
+        ([], "write a JSON object"),
+        ({**NSE, "weekdays": "mon"}, "write a list"),
+        ({**NSE, "skip_dates": "2026-12-01"}, "write a list"),
+        ({**NSE, "skip_dates": ["tomorrow"]}, "write a date like 2026-12-01"),
+        ({**NSE, "skip_dates": DATES}, "at most 400 dates"),
+        ({**NSE, "max_runtime": "long"}, "write a duration like 90s, 15m, 1h30m or 7d"),
+        ({"kind": "interval", "every": "10000h"}, "between 5 s and 7 days"),
+        ({"kind": "interval", "every": "7d1s"}, "between 5 s and 7 days"),
+        ({"kind": "interval", "every": f"{'9' * 9000}d"}, "between 5 s and 7 days"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_said_in_plain_words(stack: Stack, schedule: Any, message: str) -> None:
+    answer = stack.http.post("/python/preview", json=schedule)
+    assert answer.status_code == 422, answer.text
+    assert [one["message"] for one in answer.json()["errors"]] == [message]
+
+
+@pytest.mark.parametrize("more", [{}, {"stop": "2020-12-01T15:30:00Z"}], ids=["start", "stop"])
+def test_what_is_over_is_refused(stack: Stack, strategy: str, more: dict[str, Any]) -> None:
+    over = {"kind": "once", "at": "2020-12-01T09:15:00Z", **more}
+    before = kept(stack, strategy, NSE)
+    answer = stack.http.post(f"/python/schedule/{strategy}", json=over)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"] == [{"field": "at", "message": "it is over already"}]
+    assert stack.status(strategy)["schedule"] == before
+    assert "its one time is over" in stack.post("/python/preview", json=over)["warning"]
+
+
+def test_what_has_begun_is_not_over(stack: Stack, strategy: str) -> None:
+    stack.post(f"/python/stop/{strategy}")
+    begun = {"kind": "once", "at": "2020-12-01T09:15:00Z", "stop": "2099-12-01T09:15:00Z"}
+    assert kept(stack, strategy, begun)["at"] == "2020-12-01T09:15:00Z"
+    stopped = "Scheduled is stopped by hand: none of this happens until you resume it"
+    found = stack.http.get(f"/python/preview/{strategy}").json()
+    assert found["warning"] == stopped
+    kept(stack, strategy, {"kind": "once", "at": "2099-12-01T09:15:00Z"})
+    later = stack.http.get(f"/python/preview/{strategy}").json()
+    assert later["warning"].startswith(f"{stopped}; ")
+
+
+def test_days_are_a_duration(stack: Stack, strategy: str) -> None:
+    for written, told in {"7d": "168h", "1d12h": "36h", "0d5s": "5s"}.items():
+        schedule = {"kind": "interval", "every": written}
+        stack.post("/python/preview", params={"days": 1}, json=schedule)
+        manual = kept(stack, strategy, {"kind": "manual", "max_runtime": written})
+        assert manual["max_runtime"] == told
 
 
 @pytest.mark.parametrize(
@@ -152,9 +212,9 @@ def test_without_a_schedule_there_is_nothing_to_preview(stack: Stack, strategy: 
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
-        ({"kind": "lunar", "phase": "full"}, "Input tag 'lunar' found using 'kind'"),
+        ({"kind": "lunar", "phase": "full"}, "say which kind: manual, always"),
         ({"kind": "market", "exchange": "NSE", "start": "dawn"}, "write a time"),
-        ({}, "Unable to extract tag using discriminator 'kind'"),
+        ({}, "say which kind: manual, always"),
     ],
     ids=["another kind", "another way to write a time", "nothing"],
 )

@@ -42,14 +42,16 @@ export class MarketOverrides extends Form {
   }
 
   async send() {
-    const [exchange, day] = [this.value("exchange").trim(), this.value("day")];
+    const [exchange, day, reason] = [this.value("exchange").trim(), this.value("day"), this.value("reason").trim()];
+    const hours = this.value("what") === "closed" ? [] : hoursOf(this.value("hours"));
     const missing = [
       ...(exchange ? [] : [{ field: "exchange", message: "write one like NSE" }]),
       ...(day ? [] : [{ field: "day", message: "choose a day" }]),
+      ...(hours ? [] : [{ field: "hours", message: "write when it opens and closes, like 18:00-19:15" }]),
+      ...(reason ? [] : [{ field: "reason", message: "write why, and who says so" }]),
     ];
-    if (missing.length) throw new Problem("Something is missing", missing);
-    const hours = this.value("what") === "closed" ? [] : hoursOf(this.value("hours"));
-    const body = JSON.stringify({ hours, reason: this.value("reason") });
+    if (missing.length || !hours) throw new Problem("Something is missing", missing);
+    const body = JSON.stringify({ hours, reason });
     await ask(path(exchange, day), { method: "PUT", headers: { "content-type": "application/json" }, body });
     toast(`It holds now: ${exchange.toUpperCase()}, ${dateWords(day)}.`);
     this.form.reset();
@@ -74,7 +76,7 @@ export class MarketOverrides extends Form {
 
   /** @param {Override} one @param {string} name */
   ask({ segment, day }, name) {
-    confirmation.ask(`Remove what was said of ${name}?`, "The calendar tells of this day again, at once: strategies start and stop by it.", "Remove", async () => {
+    confirmation.ask(`Remove what was said of ${name}?`, "The calendar tells of this day again, at once: strategies start by it, and what has a stop is stopped.", "Remove", async () => {
       await remove(path(segment, day));
       toast("The calendar tells of this day again.");
       await this.changed();
@@ -85,12 +87,9 @@ export class MarketOverrides extends Form {
 /** @param {string} exchange @param {string} day */
 const path = (exchange, day) => `/calendar/overrides/${encodeURIComponent(exchange)}/${encodeURIComponent(day)}`;
 
-/** @param {string} text @returns {Hours[]} */
+/** @param {string} text @returns {Hours[] | null} Null: it cannot be read. */
 function hoursOf(text) {
   const all = text.split(/[,;]/).map((part) => part.split(/[-–—]|\bto\b/).map((time) => time.trim().replace(/^\d:/, "0$&")));
-  if (all.some((pair) => pair.length !== 2 || !pair.every(Boolean))) {
-    const message = "write when it opens and closes, like 18:00-19:15";
-    throw new Problem(message, [{ field: "hours", message }]);
-  }
+  if (all.some((pair) => pair.length !== 2 || !pair.every(Boolean))) return null;
   return all.map(([opens, closes]) => ({ opens, closes }));
 }

@@ -10,6 +10,7 @@ import { capital } from "./words.js";
 /** @typedef {((signal: AbortSignal) => Promise<Told>) | string} Question Or what there is to say, unasked. */
 
 const PAUSE_MS = 250; // after the last key
+const STOPPED = "Stopped by hand: none of this happens until you resume it.";
 
 export class Preview {
   /** @param {HTMLElement} el */
@@ -17,10 +18,13 @@ export class Preview {
     this.el = el;
     this.parts = named(el, "is");
     this.timer = 0;
+    this.stopped = false; // by hand
     this.asking = new AbortController();
   }
 
-  clear() {
+  /** @param {boolean} stopped */
+  clear(stopped) {
+    this.stopped = stopped;
     this.say("");
     this.timer = 0;
   }
@@ -42,7 +46,7 @@ export class Preview {
     this.el.setAttribute("aria-busy", "true");
     try {
       const question = prepare();
-      if (typeof question === "string") this.say(question);
+      if (typeof question === "string") this.say(question, this.stopped ? STOPPED : "");
       else {
         const answer = await question(asking.signal);
         if (!asking.signal.aborted) this.show(answer);
@@ -57,13 +61,13 @@ export class Preview {
   /** @param {Told} answer */
   show({ timezone, days, truncated, warning }) {
     const starts = truncated || days.some((day) => day.windows.length);
-    const news = [starts ? "" : "nothing starts in the next 30 days", warning ?? ""].filter(Boolean).map(capital);
-    this.set(timezone, news.join(". "), dayLines(days, timezone, truncated), "");
+    const news = [starts ? "" : "nothing starts in the next 30 days", warning ?? ""].filter(Boolean).map(capital).join(". ");
+    this.set(timezone, this.stopped ? `${STOPPED} ${news}`.trim() : news, dayLines(days, timezone, truncated), "");
   }
 
-  /** @param {string} text Instead of days. */
-  say(text) {
-    this.set("", "", [], text);
+  /** @param {string} text Instead of days. @param {string} [warning] */
+  say(text, warning = "") {
+    this.set("", warning, [], text);
   }
 
   /** @param {string} zone @param {string} warning @param {HTMLElement[]} lines @param {string} none */

@@ -21,10 +21,11 @@ const DAY_MS = 86_400_000;
 export function dayLines(days, zone, truncated) {
   const starting = days.filter((day) => day.windows.length);
   const shown = starting.slice(0, STARTS);
+  const cut = truncated ? starting[starting.length - 1] : null; // more may start on it than is told
   const gaps = folded(days.filter(({ skipped }) => skipped && !EXPECTED.test(skipped)));
   /** @type {[string, HTMLElement][]} */
   const lines = [
-    ...shown.map((one) => /** @type {[string, HTMLElement]} */ ([one.day, startLine(one, zone)])),
+    ...shown.map((one) => /** @type {[string, HTMLElement]} */ ([one.day, one === cut ? cutLine(one, zone) : startLine(one, zone)])),
     ...gaps.map((gap) => /** @type {[string, HTMLElement]} */ ([gap.first, gapLine(gap)])),
   ];
   lines.sort(([a], [b]) => (a < b ? -1 : 1));
@@ -51,6 +52,11 @@ function gapLine({ first, last, reason }) {
   const made = line(first === last ? dayWords(first) : `${dayWords(first)} – ${dayWords(last)}`, "No start", reason);
   made.classList.add("skipped");
   return made;
+}
+
+/** @param {PreviewedDay} day @param {string} zone */
+function cutLine({ day, windows: [{ starts_at: first, start_reason: reason }] }, zone) {
+  return line(dayWords(day), `from ${clockWords(first, zone, day)}, and more`, TOLD.test(reason) ? "" : reason);
 }
 
 /** @param {PreviewedDay} day @param {string} zone */

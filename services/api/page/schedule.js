@@ -47,7 +47,7 @@ export class ScheduleDialog extends Dialog {
     this.exchanges.read();
     this.written.fill(schedule, strategy.exchange);
     this.asFilled = schedule ? this.said() : "";
-    this.preview.clear();
+    this.preview.clear(strategy.intent === "stop");
     this.show();
     this.lookAhead();
   }

@@ -16,6 +16,7 @@ const MISSING = { exchange: "write one like NSE", at: "choose a day and a time" 
 const REQUIRED = new Set(["kind", "start", "every", "cron", "at"]);
 const NOT_THEIRS = new Set(["kind", "weekdays"]); // read by themselves
 const ZONED = new Set(["cron", "once"]); // kinds that may have no exchange to take their zone from
+const MAY_LACK = new Set(["cron", "interval", "once"]);
 const RARE = ["special_sessions", "open_dates", "skip_dates", "catch_up", "overlap"];
 const DAY = /^\d{4}-\d{2}-\d{2}$/;
 /** @type {Record<string, string>} */
@@ -29,7 +30,10 @@ export class ScheduleForm {
     this.instants = new Instants($("schedule-at"), $("schedule-stop-at"), $("schedule-timezone"));
     /** @type {Values} */
     this.stored = {};
-    this.home = "NSE";
+    /** @type {?string} The strategy's own exchange. */
+    this.home = null;
+    /** @type {?string} Null: no zone is offered now. */
+    this.offered = null;
     /** @type {HTMLElement[]} */
     this.places = [...form.querySelectorAll("[data-kinds]")].map((one) => /** @type {HTMLElement} */ (one));
   }
@@ -38,12 +42,13 @@ export class ScheduleForm {
     return String(new FormData(this.form).get("kind"));
   }
 
-  /** @param {?Schedule} schedule @param {?string} home The strategy's own exchange. */
+  /** @param {?Schedule} schedule @param {?string} home */
   fill(schedule, home) {
     this.stored = { ...schedule };
-    this.home = home ?? "NSE";
+    this.home = home;
+    this.offered = null;
     /** @type {Values} */
-    const given = { kind: "market", ...DEFAULTS, exchange: this.home, ...schedule };
+    const given = { kind: "market", ...DEFAULTS, exchange: home ?? "NSE", ...schedule };
     this.form.reset();
     for (const control of this.controls()) {
       const theirs = control.name === "exchange" || fits(control.closest("[data-kinds]"), String(given.kind));
@@ -75,8 +80,37 @@ export class ScheduleForm {
       for (const control of controls) control.disabled = !useful;
     }
     write($("schedule-exchange-optional"), kind === "market" ? "" : "optional");
-    this.placeZone(ZONED.has(kind));
+    const free = this.isFree(exchanged);
+    this.offerZone(free);
+    this.placeZone(free || ZONED.has(kind));
     /** @type {HTMLInputElement} */ ($("schedule-timezone")).placeholder = (kind === "once" && this.instants.zoneName()) || this.zone();
+  }
+
+  /** @param {boolean} exchanged Whether nothing but the browser tells its zone. */
+  isFree(exchanged) {
+    const { kind } = this;
+    return !this.home && MAY_LACK.has(kind) && (kind === "once" || !exchanged) && !this.keepsNone();
+  }
+
+  /** Whether it was kept without a zone, and needs none still. */
+  keepsNone() {
+    const { kind, stored } = this;
+    if (stored.kind !== kind || stored.exchange || stored.timezone) return false;
+    const days = new FormData(this.form).getAll("weekdays");
+    return kind === "once" || (kind === "interval" && days.length === WEEKDAYS.length && !written("schedule-skip"));
+  }
+
+  /** What is offered is seen, and goes away again unless it was changed. @param {boolean} free */
+  offerZone(free) {
+    /** @type {HTMLInputElement} */
+    const zone = $("schedule-timezone");
+    if (free && this.offered === null) {
+      this.offered = zone.value ? "" : browserZone();
+      zone.value ||= this.offered;
+    } else if (!free && this.offered !== null) {
+      if (zone.value === this.offered) zone.value = "";
+      this.offered = null;
+    }
   }
 
   /** @param {boolean} shown Where local times hang on it; else it is among the rare options. */
@@ -89,10 +123,9 @@ export class ScheduleForm {
   /** In which local times are meant when no zone is written. */
   zone() {
     const known = this.kind !== "once" && this.exchanges.find(written("schedule-exchange"));
-    const home = known || this.exchanges.find(this.home);
-    if (home) return home.timezone;
-    const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
-    return RENAMED[timeZone] ?? timeZone;
+    if (known) return known.timezone;
+    if (this.keepsNone()) return "UTC";
+    return (this.home && this.exchanges.find(this.home)?.timezone) || browserZone();
   }
 
   /** @returns {Values | null} Null: none. Throws a Problem that names the field. */
@@ -115,14 +148,16 @@ export class ScheduleForm {
   }
 
   /** @param {Values} values Whether its local times would hang in the air. */
-  lacksZone({ kind, timezone, exchange, weekdays, skip_dates: skipped, at }) {
-    if (timezone || exchange || kind === "market") return false;
-    if (kind === "cron") return true;
+  lacksZone({ kind, timezone, exchange, at }) {
+    if (timezone || exchange || !MAY_LACK.has(String(kind))) return false;
     if (kind === "once") return Boolean(at) && !this.instants.offset;
-    if (kind !== "interval") return false;
-    const [days, left] = /** @type {string[][]} */ ([weekdays, skipped]);
-    return this.stored.kind !== kind || days.length < WEEKDAYS.length || left.length > 0;
+    return !this.keepsNone();
   }
+}
+
+function browserZone() {
+  const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+  return RENAMED[timeZone] ?? timeZone;
 }
 
 /** @param {Element | null} place @param {string} kind */

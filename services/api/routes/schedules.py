@@ -8,11 +8,13 @@ from pydantic import ValidationError
 
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import PlanStrategy, Preview, PreviewSchedule
-from openbell.contracts.errors import OpenbellError
-from openbell.contracts.schedules import SCHEDULE, AnySchedule, Schedule, stored
+from openbell.contracts.errors import InvalidRequest, OpenbellError
+from openbell.contracts.model import Intent
+from openbell.contracts.schedules import SCHEDULE, AnySchedule, Once, Schedule, stored
 from services.api.access import Editing, Own, Reading
 from services.api.acts import StrategyAct
 from services.api.context import Api, Context
+from services.api.errors import message
 from services.api.exchanges import ANSWER_S, with_code
 from services.api.outcomes import Outcome, outcome
 
@@ -24,6 +26,7 @@ Days = Annotated[int, Query(ge=1, le=366, description="From today on, so many.")
 @router.post("/schedule/{strategy_id}", summary="Set when a strategy runs")
 async def set_schedule(schedule: Schedule, act: Editing, api: Api) -> Outcome:
     """Checked as a whole first: on any error the old schedule stays as it was."""
+    _require_future(schedule)
     await api.store.set_schedule(act, stored(await with_code(api.bus, schedule)))
     return await _replanned(api, act)
 
@@ -45,9 +48,13 @@ async def preview(act: Reading, api: Api, days: Days = 30) -> Preview:
     try:
         schedule = SCHEDULE.validate_python(row.spec)
     except ValidationError as error:  # another release has kept it
-        why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        why = message(error.errors(include_url=False)[0])
         return _nothing(f"its schedule cannot be read: {why}; set it anew")
-    return await _previewed(api, schedule, row.updated_at, utc_now(), days)
+    found = await _previewed(api, schedule, row.updated_at, utc_now(), days)
+    if act.strategy.intent is not Intent.STOP:
+        return found
+    stopped = f"{act.strategy.name} is stopped by hand: none of this happens until you resume it"
+    return found.model_copy(update={"warning": "; ".join(filter(None, (stopped, found.warning)))})
 
 
 @router.post("/preview", summary="Tell what a schedule would do")
@@ -55,6 +62,12 @@ async def preview_unsaved(schedule: Schedule, act: Own, api: Api, days: Days = 3
     """If it was set now. Nothing is kept."""
     now = utc_now()
     return await _previewed(api, await with_code(api.bus, schedule), now, now, days)
+
+
+def _require_future(schedule: AnySchedule) -> None:
+    """That it does not only tell of what is over. Raises InvalidRequest."""
+    if isinstance(schedule, Once) and (schedule.stops_at or schedule.starts_at) <= utc_now():
+        raise InvalidRequest.of("at", "it is over already")
 
 
 def _nothing(why: str) -> Preview:
