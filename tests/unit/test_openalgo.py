@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -260,7 +261,10 @@ def test_links_and_pipes_lead_nowhere(tmp_path: Path) -> None:
     (scripts / "real.py").write_text(SCRIPT)
     (scripts / "inside.py").symlink_to("real.py")
     (scripts / "loop.py").symlink_to("loop.py")
-    os.mkfifo(scripts / "pipe.py")
+    if sys.platform == "win32":
+        (scripts / "pipe.py").mkdir()
+    else:
+        os.mkfifo(scripts / "pipe.py")
     found = {hosted.id: hosted for hosted in read(root).strategies}
     assert [key for key, hosted in found.items() if hosted.script] == ["inside"]
     assert "outside" in found["outside"].obstacle
