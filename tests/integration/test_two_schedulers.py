@@ -69,7 +69,7 @@ class Killer:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("lead_s", [0, 10], ids=["at the instant", "ahead of it"])
+@pytest.mark.parametrize("lead_s", [0, 10] if MANY else [0])
 def test_every_due_start_happens_once_however_schedulers_die(tmp_path: Path, lead_s: float) -> None:
     seed = int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}")

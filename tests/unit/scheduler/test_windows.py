@@ -133,7 +133,7 @@ def listed(case: tuple[AnySchedule, datetime, Known | None, datetime]) -> list[W
     return list(takewhile(lambda window: window.start <= begin + SPAN, upcoming))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_no_window_ends_before_it_starts(
     case: tuple[AnySchedule, datetime, Known | None, datetime],
@@ -144,7 +144,7 @@ def test_no_window_ends_before_it_starts(
         assert window.start_until is None or window.start <= window.start_until
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_backwards_and_forwards_tell_the_same(
     case: tuple[AnySchedule, datetime, Known | None, datetime],
@@ -158,7 +158,7 @@ def test_backwards_and_forwards_tell_the_same(
     assert backward[::-1] == forward
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_each_start_is_announced_by_the_one_before(
     case: tuple[AnySchedule, datetime, Known | None, datetime],
@@ -170,7 +170,7 @@ def test_each_start_is_announced_by_the_one_before(
         now = window.start
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases(), st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_the_state_wanted_at_any_instant_is_that_of_the_list(
     case: tuple[AnySchedule, datetime, Known | None, datetime], at: list[float]
@@ -193,7 +193,7 @@ def test_the_state_wanted_at_any_instant_is_that_of_the_list(
             assert found.next_stop == max(stops, default=None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(0, 59),
     st.integers(0, 23),
@@ -235,7 +235,7 @@ def test_a_cron_time_in_the_hour_that_comes_twice_is_told_from_within_it() -> No
     assert found.next_start == datetime(2026, 11, 2, 6, 30, tzinfo=UTC)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(crons, st.sampled_from(ZONES[:4]), st.sampled_from(CLOCK_CHANGES), st.integers(0, 6 * 1440))
 def test_times_are_those_that_cron_would_tell(
     cron: str, zone: str, change: date, later: int
