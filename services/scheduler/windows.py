@@ -22,7 +22,6 @@ from openbell.contracts.schedules import (
     Market,
     MarketTime,
     Once,
-    exchange_of,
 )
 from services.scheduler.days import DAY, LOOK_BACK, Days, Known, instant
 from services.scheduler.fires import Fires
@@ -97,10 +96,6 @@ def windows_of(schedule: AnySchedule, since: datetime, known: Known | None) -> W
             return SessionIntervals(schedule, since, Days(schedule, known))
         case Interval():
             return Intervals(schedule, since, Days(schedule, None))
-
-
-def needs_calendar(schedule: AnySchedule) -> bool:
-    return exchange_of(schedule) is not None
 
 
 def why_never(schedule: AnySchedule, known: Known | None, now: datetime) -> str | None:
