@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 MARK = "OPENBELL_RUN_ID"
+UNWATCHED = "it ended while no warden was watching"
 UNSEEN = "it was adopted from an earlier warden, so that its exit code could not be seen"
 
 
@@ -18,12 +19,53 @@ class Identity(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a run, with all its processes, is held to. None: not at all."""
+
+    memory: int | None = None
+    """Bytes."""
+    processes: int | None = None
+    """Processes and threads."""
+    cpu_weight: int | None = None
+    """1 to 10,000; 100 is usual."""
+    cpus: float | None = None
+    open_files: int | None = None
+    """Of each process."""
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     run: str
+    owner: str
     argv: tuple[str, ...]
     cwd: str
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     log: str
+    readable: tuple[str, ...] = ()
+    """What it may read besides the system and its own folder: its interpreter."""
+    bounds: Bounds = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run used. None: nobody could tell."""
+
+    peak_memory: int | None = None
+    """Bytes."""
+    cpu_s: float | None = None
+    refused: int = 0
+    """Processes and threads that it was not given."""
+    out_of_memory: int = 0
+    """Processes of it that the kernel ended for want of memory."""
+
+    def or_else(self, other: Usage) -> Usage:
+        """This, with what it does not know as the other one has it."""
+        return Usage(
+            other.peak_memory if self.peak_memory is None else self.peak_memory,
+            other.cpu_s if self.cpu_s is None else self.cpu_s,
+            self.refused or other.refused,
+            self.out_of_memory or other.out_of_memory,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +75,22 @@ class End:
     exit_code: int | None = None
     signal: str | None = None
     detail: str | None = None
+    usage: Usage = Usage()
+    """As far as the process itself tells; a group knows better."""
+    executed: bool = True
+    """False when its cell was opened, and the system refused to execute it then."""
+
+    @property
+    def known(self) -> bool:
+        return self.exit_code is not None or self.signal is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A prepared start that is held: it ends when `go`, a descriptor, is closed unused."""
+
+    keeper: Identity
+    go: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +111,42 @@ class Host(Protocol):
         """How long `ended` may stay uncalled while runs live; None where an event tells."""
         ...
 
-    def spawn(self, order: Order, /) -> Identity:
-        """Starts it in a session of its own, marked with its run.
+    @property
+    def untidy(self) -> bool:
+        """Whether something is left of a run that was forgotten, which `ended` removes."""
+        ...
 
-        OSError or ValueError when it cannot be executed, and then nothing is left of it.
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What this host can do for a run, for the runner and for people."""
+        ...
+
+    @property
+    def held(self) -> Mapping[str, Cell]:
+        """What a successor in this very process needs to go on holding what is prepared."""
+        ...
+
+    def prepare(self, order: Order, /) -> None:
+        """All of a start but its execution: it is held until `release` or `recall`.
+
+        OSError or ValueError when it cannot be executed; then it is to be forgotten.
         """
         ...
 
-    def adopt(self, run: str, main: Identity, /) -> bool:
-        """Watches a process that an earlier warden started; False when it is gone."""
+    def release(self, run: str, /) -> Identity:
+        """Executes what was prepared. OSError, ValueError as above."""
+        ...
+
+    def recall(self, run: str, /) -> None:
+        """Gives up what was prepared."""
+        ...
+
+    def adopt(self, run: str, main: Identity, /) -> End | None:
+        """Watches a process that an earlier warden started, or tells how it ended."""
+        ...
+
+    def epitaph(self, run: str, /) -> End | None:
+        """How a run of an earlier boot ended, if that was written down."""
         ...
 
     def find(self, runs: Set[str], /) -> Mapping[str, Identity]:
@@ -78,4 +163,20 @@ class Host(Protocol):
 
     def send(self, run: str, members: Set[Identity], signal: str, /) -> None:
         """Signals each member that still is who it was; the dead are passed over."""
+        ...
+
+    def usage(self, run: str, /) -> Usage:
+        """What a run has used, of which no process is left."""
+        ...
+
+    def forget(self, run: str, /) -> None:
+        """What became of this run is on disk: nothing else of it need be kept."""
+        ...
+
+    def forget_strangers(self, runs: Set[str], /) -> None:
+        """As above, of all runs but these."""
+        ...
+
+    def close(self) -> None:
+        """No run is left, and none will come."""
         ...

@@ -36,7 +36,7 @@ class Journal:
         self._file = os.open(path, FLAGS, 0o600)
         self._size = self._read()
         os.ftruncate(self._file, self._size)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def append(self, kind: str, run: str, strategy: str, epoch: int, **facts: Any) -> Entry:
         self.seq += 1
@@ -149,7 +149,7 @@ class Journal:
                 self._size = len(data)
             finally:
                 self._file = os.open(self._path, FLAGS, 0o600)
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
         except OSError:
             return False
         return True
@@ -176,7 +176,7 @@ def _write_all(file: int, at: int, data: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     if sys.platform != "win32":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

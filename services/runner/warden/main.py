@@ -5,14 +5,18 @@ A turn hears everybody, does what is due, commits the journal once, and only the
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from math import inf
 from pathlib import Path
 from selectors import DefaultSelector
+from typing import IO
 
-from . import address
+from . import address, handover
+from .build import BUILD
+from .handover import Handover
 from .journal import Journal
 from .protocol import (
     VERSION,
@@ -25,6 +29,7 @@ from .protocol import (
     Shutdown,
     Start,
     Stop,
+    Upgrade,
 )
 from .recovery import recover
 from .server import Server
@@ -32,40 +37,52 @@ from .warden import Warden
 
 if sys.platform == "win32":
     from .windows import WindowsHost as LocalHost
+elif sys.platform == "linux":
+    from .linux import LinuxHost as LocalHost
 else:
     from .posix import PosixHost as LocalHost
 
 ALREADY_RUNNING = 3
 IDLE = 10.0
 PAUSE = 0.1
+CALM = 2.0
+"""Becoming another release takes a fraction of a second, in which nothing may be due."""
 
 
-def main(folder: str, idle: float = IDLE) -> None:
+def main(folder: str, idle: float = IDLE, package: int | None = None) -> None:
+    """`package` is what an earlier release handed over when it became us."""
     home = Path(folder).absolute()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    held = address.claim(home)
+    given = Handover() if package is None else handover.unpack(package)
+    held = address.claim(home) if given.lock is None else os.fdopen(given.lock, "ab")
     if held is None:
         sys.exit(ALREADY_RUNNING)
     os.chdir(home)
+    gc.freeze()  # so that collecting garbage copies no page that is shared with the keepers
+    service = Service(home, idle, held, given)
     try:
-        Service(home, idle).serve()
+        service.serve()
     finally:
         address.withdraw(home, held)
 
 
 class Service:
-    def __init__(self, home: Path, idle: float) -> None:
+    def __init__(self, home: Path, idle: float, lock: IO[bytes], given: Handover) -> None:
+        self._home = home
         self._idle = idle
+        self._lock = lock
         self._idle_since = time.monotonic()
         self._asked_to_leave = False
         self._leaving = False
+        self._successor: Upgrade | None = None
         self._started_at = time.time()
         self._selector = DefaultSelector()
-        self._host = LocalHost(self._selector, self._on_term)
+        self._host = LocalHost(self._selector, self._on_term, home, given.cells)
         self._journal = Journal(home / "journal.jsonl")
-        runs = recover(self._journal, self._host, time.monotonic())
-        self._warden = Warden(self._journal, self._host, runs)
-        self._journal.commit()
+        held = {request.run for request in given.held}
+        runs = recover(self._journal, self._host, time.monotonic(), held=held)
+        self._warden = Warden(self._journal, self._host, runs, held=given.held)
+        self._warden.commit()
         listener, token = address.listen(home)
         self._server = Server(listener, self._selector, self._journal, self._answer, token)
 
@@ -79,6 +96,7 @@ class Service:
                 time.sleep(PAUSE)
         self._server.close()
         self._journal.close()
+        self._host.close()
         _say(f"warden {os.getpid()} ends, with no run left")
 
     def _turn(self) -> None:
@@ -87,6 +105,8 @@ class Service:
         self._hear_wishes()
         self._warden.attend()
         self._server.flush()
+        if self._successor is not None:
+            self._become(self._successor)
 
     def _is_over(self) -> bool:
         now = time.monotonic()
@@ -128,6 +148,8 @@ class Service:
                 self._journal.acknowledge(seq)
             case Shutdown():
                 self._shut_down()
+            case Upgrade():
+                self._prepare_to_become(request)
             case _:
                 raise RefusedError("bad_request", type(request).__name__)
         return {}
@@ -137,7 +159,9 @@ class Service:
             "version": VERSION,
             "pid": os.getpid(),
             "boot_id": self._host.boot_id,
+            "build": BUILD,
             "holds": True,
+            "host": dict(self._host.facts),
             "started_at": self._started_at,
             "seq": self._journal.seq,
             "acknowledged": self._journal.acknowledged,
@@ -147,6 +171,31 @@ class Service:
         if self._warden.busy:
             raise RefusedError("busy", "runs live")
         self._leaving = True
+
+    def _prepare_to_become(self, successor: Upgrade) -> None:
+        """Answered before it is done: whoever asked loses the connection, and comes back."""
+        if not handover.POSSIBLE:
+            raise RefusedError("unsupported", "this host's wardens end when they are idle")
+        if self._leaving:
+            raise RefusedError("leaving", "it was asked to end")
+        if why_not := handover.check(successor):
+            raise RefusedError("bad_request", why_not)
+        self._successor = successor
+
+    def _become(self, successor: Upgrade) -> None:
+        """At a later turn, when the journal cannot be written, or it is no time for it."""
+        if not self._warden.commit() or not self._warden.is_calm(CALM):
+            return
+        self._successor = None
+        cells = self._host.held
+        package = handover.pack(self._lock, self._warden.held, cells)
+        _say(f"warden {os.getpid()} becomes another release")
+        call = f"main({str(self._home)!r}, {self._idle!r}, {package})"
+        kept = (package, self._lock.fileno(), *(cell.go for cell in cells.values()))
+        try:
+            handover.become(successor, call, kept)
+        finally:
+            os.close(package)
 
 
 def _say(text: str) -> None:

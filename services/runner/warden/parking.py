@@ -42,11 +42,13 @@ class Parking:
         now = self._clock()
         return sorted((one for one in self if _at(one) <= now), key=_at)
 
+    def next_in(self) -> float:
+        """Seconds until something is due, by a clock that may be set meanwhile."""
+        return max(0.0, min(map(_at, self), default=inf) - self._clock())
+
     def wait(self) -> float:
         """Seconds until the clock must be looked at."""
-        if not self._parked:
-            return inf
-        return min(max(0.0, min(map(_at, self)) - self._clock()), GLANCE)
+        return min(self.next_in(), GLANCE) if self._parked else inf
 
 
 def _at(request: Start) -> float:

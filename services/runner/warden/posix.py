@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import select
 import signal
 import socket
@@ -11,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from selectors import EVENT_READ, BaseSelector
 from typing import IO
 
 from . import tree
-from .host import MARK, UNSEEN, End, Identity, Order, Root
+from .host import MARK, UNSEEN, UNWATCHED, Cell, End, Identity, Order, Root, Usage
 
 assert sys.platform != "win32"
 if sys.platform == "linux":
@@ -29,10 +31,19 @@ HANDLED = (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.
 
 
 class PosixHost:
-    def __init__(self, selector: BaseSelector, on_term: Callable[[], None]) -> None:
+    """What is prepared is kept, and executed by Popen; it has no cell."""
+
+    def __init__(
+        self,
+        selector: BaseSelector,
+        on_term: Callable[[], None],
+        _folder: Path,
+        _held: Mapping[str, Cell],
+    ) -> None:
         self.boot_id = system.boot_id()
         self._selector = selector
         self._marks = system.Marks()
+        self._held: dict[str, Order] = {}
         self._gone: list[int] = []
         self._polled: set[Identity] = set()
         _own_every_descriptor()
@@ -44,10 +55,26 @@ class PosixHost:
     def poll(self) -> float | None:
         return POLL if self._polled else None
 
-    def spawn(self, order: Order) -> Identity:
+    @property
+    def untidy(self) -> bool:
+        return False
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {}
+
+    @property
+    def held(self) -> Mapping[str, Cell]:
+        return {}
+
+    def prepare(self, order: Order) -> None:
+        self._held[order.run] = order
+
+    def release(self, run: str) -> Identity:
+        order = self._held.pop(run)
         # Without close_fds, exec itself is what closes the warden's lock in the child: a
         # warden killed in between stays locked until its last child shows its mark.
-        log = _open_log(Path(order.log))
+        log = open_log(Path(order.log))
         try:
             child = subprocess.Popen(
                 order.argv,
@@ -66,15 +93,21 @@ class PosixHost:
         process = system.look(child.pid)
         return Identity(child.pid, process.ticks if process else 0)
 
-    def adopt(self, _run: str, main: Identity) -> bool:
+    def recall(self, run: str) -> None:
+        del self._held[run]
+
+    def adopt(self, _run: str, main: Identity) -> End | None:
+        process = system.look(main.pid)
+        if process is not None and process.identity == main and process.parent == os.getpid():
+            return None  # its warden has become us: `ended` tells, also if it is a zombie by now
         descriptor = _pidfd(main.pid)
-        if not _is_alive(main):
+        if not is_alive(main):
             if descriptor is not None:
                 os.close(descriptor)
-            return False
+            return End(detail=UNWATCHED)
         if descriptor is None:
             self._polled.add(main)
-            return True
+            return None
 
         def gone() -> None:
             self._selector.unregister(descriptor)
@@ -82,7 +115,10 @@ class PosixHost:
             self._gone.append(main.pid)
 
         self._selector.register(descriptor, EVENT_READ, gone)
-        return True
+        return None
+
+    def epitaph(self, _run: str) -> End | None:
+        return None
 
     def find(self, runs: Set[str]) -> dict[str, Identity]:
         marked: dict[str, list[tree.Process]] = {}
@@ -94,23 +130,45 @@ class PosixHost:
 
     def ended(self) -> Iterator[tuple[int, End]]:
         with suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0] != 0:
-                yield found[0], _end(found[1])
-        for main in [main for main in self._polled if not _is_alive(main)]:
+            while (found := os.wait4(-1, os.WNOHANG))[0] != 0:
+                pid, status, used = found
+                yield pid, replace(self._end(pid, status), usage=_usage(used))
+        for main in [main for main in self._polled if not is_alive(main)]:
             self._polled.discard(main)
             self._gone.append(main.pid)
         while self._gone:
-            yield self._gone.pop(), End(detail=UNSEEN)
+            pid = self._gone.pop()
+            yield pid, self._unseen_end(pid)
+
+    def _end(self, _pid: int, status: int) -> End:
+        return end_of(status)
+
+    def _unseen_end(self, _pid: int) -> End:
+        return End(detail=UNSEEN)
 
     def trees(self, roots: Mapping[str, Root]) -> dict[str, frozenset[Identity]]:
-        table = system.table()
+        table = self._table()
         self._marks.keep(table)
         return tree.members(table, roots, self._marks, os.getpid())
 
+    def _table(self) -> dict[int, tree.Process]:
+        return system.table()
+
     def send(self, _run: str, members: Set[Identity], name: str) -> None:
         for member in members:
-            with suppress(ProcessLookupError, PermissionError):
-                _send(member, name)
+            send(member, signal.Signals[name])
+
+    def usage(self, _run: str) -> Usage:
+        return Usage()
+
+    def forget(self, _run: str) -> None:
+        pass
+
+    def forget_strangers(self, _runs: Set[str]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def lock(file: IO[bytes]) -> bool:
@@ -126,16 +184,18 @@ def _main(marked: Sequence[tree.Process]) -> Identity:
     return min(leaders or marked, key=lambda process: process.ticks).identity
 
 
-def _send(member: Identity, name: str) -> None:
-    number = signal.Signals[name]
-    descriptor = _pidfd(member.pid)
+def send(to: Identity, number: signal.Signals) -> None:
+    """To this process and no other; nothing when it is gone."""
+    descriptor = _pidfd(to.pid)
     try:
-        if not _is_alive(member):
+        if not is_alive(to):
             return
         if sys.platform == "linux" and descriptor is not None:
             signal.pidfd_send_signal(descriptor, number)
         else:
-            os.kill(member.pid, number)
+            os.kill(to.pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -149,12 +209,13 @@ def _pidfd(pid: int) -> int | None:
     return None
 
 
-def _is_alive(who: Identity) -> bool:
+def is_alive(who: Identity) -> bool:
     process = system.look(who.pid)
     return process is not None and process.identity == who and not process.zombie
 
 
-def _end(status: int) -> End:
+def end_of(status: int) -> End:
+    """Of a wait status."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return End(exit_code=code)
@@ -164,7 +225,13 @@ def _end(status: int) -> End:
         return End(signal=f"SIG{-code}")
 
 
-def _open_log(path: Path) -> int:
+def _usage(used: resource.struct_rusage) -> Usage:
+    """Of a process, and of those of its children that it waited for."""
+    kilobytes = 1 if sys.platform == "darwin" else 1024
+    return Usage(used.ru_maxrss * kilobytes, round(used.ru_utime + used.ru_stime, 3))
+
+
+def open_log(path: Path) -> int:
     """Never through a strategy's symlink, never waiting for the reader of its FIFO."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

@@ -8,18 +8,24 @@ pushed journal entries: `{"entry": {…}}`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, cast
 
+from .host import Bounds, Order
+
 VERSION = 1
 LINE_LIMIT = 4 << 20
 LONGEST_WAIT = 7 * 86400.0
+RUN = re.compile(r"[a-z0-9-]{1,100}")
+"""A run's name: it is the name of a file and of a control group, too."""
 SIGNALS = frozenset({"SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGKILL"})
 
 Json = dict[str, object]
 Steps = tuple[tuple[str, float], ...]
+Paths = tuple[str, ...]
 
 
 class RefusedError(Exception):
@@ -49,6 +55,26 @@ class Start:
     """How this run wants to be stopped; kept for whoever stops it without knowing it."""
     at: float | None = None
     """The moment, in Unix seconds, until which it is held. None, or the past: at once."""
+    owner: str = "nobody"
+    """Whose it is: runs of different owners have different users, where there are any."""
+    readable: Paths = ()
+    """What it may read besides the system and its own folder, which is `cwd`."""
+    lifetime: float | None = None
+    """Seconds after its start at which it is stopped, by its ladder."""
+    note: str | None = None
+    """The runner's own, given back by `list`: it may be another runner's by then."""
+    memory: int | None = None
+    processes: int | None = None
+    cpu_weight: int | None = None
+    cpus: float | None = None
+    open_files: int | None = None
+
+    @property
+    def order(self) -> Order:
+        bounds = Bounds(self.memory, self.processes, self.cpu_weight, self.cpus, self.open_files)
+        return Order(
+            self.run, self.owner, self.argv, self.cwd, self.env, self.log, self.readable, bounds
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +82,8 @@ class Stop:
     run: str
     reason: str
     ladder: Steps
+    detail: str | None = None
+    """Why, for people; of a run that had not been asked before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +106,18 @@ class Shutdown:
     pass
 
 
-Request = Hello | Start | Stop | ListRuns | Subscribe | Ack | Shutdown
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Become another release of yourself, keeping pid, children and what is held.
+
+    `program` is what the interpreter `python` is told so that it knows the `main` of that release.
+    """
+
+    python: str
+    program: str
+
+
+Request = Hello | Start | Stop | ListRuns | Subscribe | Ack | Shutdown | Upgrade
 
 REQUESTS: dict[str, type[Request]] = {
     "hello": Hello,
@@ -88,6 +127,7 @@ REQUESTS: dict[str, type[Request]] = {
     "subscribe": Subscribe,
     "ack": Ack,
     "shutdown": Shutdown,
+    "upgrade": Upgrade,
 }
 OPS = {request: op for op, request in REQUESTS.items()}
 
@@ -112,6 +152,12 @@ class Entry:
     detail: str | None = None
     start_at: float | None = None
     """When what is `parked` starts."""
+    lifetime: float | None = None
+    note: str | None = None
+    peak_memory: int | None = None
+    cpu_s: float | None = None
+    refused: int | None = None
+    out_of_memory: int | None = None
 
     def to_json(self) -> Json:
         always = ENDING if self.kind == "exited" else frozenset[str]()
@@ -215,6 +261,13 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(_any_text(item) for item in cast("list[object]", value))
 
 
+def _paths(value: object) -> Paths:
+    paths = _texts(value) if value else ()
+    if not all(path.startswith("/") for path in paths):
+        raise ValueError
+    return paths
+
+
 def _environment(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError
@@ -245,6 +298,7 @@ READERS: dict[str, tuple[Callable[[object], object], bool]] = {
     "float | None": (_moment, True),
     "tuple[str, ...]": (_texts, False),
     "Mapping[str, str]": (_environment, False),
+    "Paths": (_paths, True),
     "Steps": (_steps, False),
     "Steps | None": (_steps, True),
 }

@@ -16,9 +16,15 @@ CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRA
 class Ladder:
     """Signals with a wait after each; a wait counts from when its signal was really sent."""
 
-    def __init__(self, steps: Steps, now: float) -> None:
+    def __init__(self, steps: Steps, now: float, ago: float | None = None) -> None:
+        """`ago` is when an earlier warden began it, which has sent the first signal: who cleans
+        up upon it must not be interrupted by a second one. A SIGKILL is sent again.
+        """
         self._rest = list(steps)
         self._next = now
+        if ago is not None and self._rest and self._rest[0][0] != "SIGKILL":
+            _, wait = self._rest.pop(0)
+            self._next = now - ago + wait
 
     @property
     def next_at(self) -> float:
@@ -49,7 +55,11 @@ class Run:
     started_at: float
     known: frozenset[Identity]
     own: bool = True
+    until: float = inf
+    """The moment, in Unix seconds, at which it has run for as long as it may."""
     asked: str | None = None
+    why: str | None = None
+    """Who asked it to stop, or what broke, for people."""
     ladder: Ladder | None = None
     killing: bool = False
     end: End | None = None
@@ -67,16 +77,27 @@ class Run:
         return inf if self.ladder is None else self.ladder.next_at
 
     @property
+    def may_be_overdue(self) -> bool:
+        return self.asked is None and self.end is None
+
+    @property
     def dying(self) -> bool:
         """Its tree may vanish at any moment, and no event would tell."""
         return self.end is not None or self.killing
 
-    def stop(self, reason: str, steps: Steps, now: float) -> bool:
-        """True when this changed anything that a later warden must know."""
+    def stop(
+        self,
+        reason: str,
+        steps: Steps,
+        now: float,
+        why: str | None = None,
+        ago: float | None = None,
+    ) -> bool:
+        """True when this changed anything that a later warden must know. `ago` as a ladder's."""
         first = self.asked is None and self.end is None
         if first:
-            self.asked = reason
-        return self._take(Ladder(steps, now)) or first
+            self.asked, self.why = reason, why
+        return self._take(Ladder(steps, now, ago)) or first
 
     def ended(self, end: End, now: float) -> None:
         """What a stop has yet to say to the others, it says; else they hear it now."""
@@ -102,8 +123,16 @@ class Run:
 def exit_reason(asked: str | None, end: End) -> str:
     if asked is not None:
         return asked
+    if not end.executed:
+        return "start_failed"
+    if end.usage.out_of_memory and end.exit_code != 0:
+        return "memory_limit"
     if end.signal is not None:
         return "crashed" if end.signal in CRASHES else "killed"
     if end.exit_code is None:
         return "lost"
     return "completed" if end.exit_code == 0 else "crashed"
+
+
+def runs_until(started_at: float, lifetime: float | None) -> float:
+    return inf if lifetime is None else started_at + lifetime

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
 
-from .host import End, Host, Identity, Order
+from .host import End, Host, Identity
 from .journal import Journal
-from .parking import Parking
-from .protocol import Entry, Json, RefusedError, Start, Stop
-from .runs import Run, exit_reason
+from .parking import GLANCE, Parking
+from .protocol import RUN, Entry, Json, RefusedError, Start, Steps, Stop
+from .runs import Run, exit_reason, runs_until
 
 LOOK_AGAIN = 0.25
 RETRY = 1.0
@@ -21,6 +22,8 @@ SPELL = 0.1
 """How long we start what is due before we hear, reap and write down again."""
 UNWRITTEN = "the start could not be written down"
 RECALLED = "it was stopped before its instant"
+OVERDUE = "it has run for as long as it may"
+AT_ONCE: Steps = (("SIGKILL", 0.0),)
 
 
 class Warden:
@@ -30,20 +33,37 @@ class Warden:
         host: Host,
         runs: Iterable[Run],
         clock: Callable[[], float] = time.time,
+        held: Iterable[Start] = (),
     ) -> None:
         self._journal = journal
         self._host = host
         self._runs = {run.run: run for run in runs}
         self._mains = {run.main.pid: run for run in self._runs.values() if run.end is None}
+        self._clock = clock
         self._parking = Parking(clock)
+        for request in held:
+            self._parking.hold(request)
+        self._over_runs: list[str] = []
+        """Those whose end is about to be on disk."""
+        self._strangers = True
+        """Whether something may be left of runs that earlier wardens have ended."""
         self._unsaved = False
         self._look_at = -inf if self._runs else inf
         self._not_before = -inf
 
     @property
+    def held(self) -> Iterator[Start]:
+        return iter(self._parking)
+
+    @property
     def busy(self) -> bool:
         """Runs live or are held, or what became of one is not yet on disk."""
         return bool(self._runs) or bool(self._parking) or self._unsaved
+
+    def is_calm(self, for_s: float) -> bool:
+        """Whether nothing that is held is due by then, and nobody is in the midst of a ladder."""
+        quiet = all(run.next_at == inf for run in self._runs.values())
+        return quiet and self._parking.next_in() >= for_s
 
     def start(self, request: Start) -> Json:
         """What started; nothing, while it is held."""
@@ -60,10 +80,10 @@ class Warden:
     def stop(self, request: Stop) -> Json:
         run = self._runs.get(request.run)
         if parked := self._parking.take(request.run):
+            self._host.recall(request.run)
             self._never_started(parked, request.reason, RECALLED)
         elif run is not None:
-            if run.stop(request.reason, request.ladder, time.monotonic()) and run.asked:
-                self._tell("stopping", run, reason=run.asked, ladder=request.ladder)
+            self._stop(run, request.reason, request.ladder, request.detail)
         elif not self._journal.of(request.run):
             raise RefusedError("unknown_run", request.run)
         return {}
@@ -79,6 +99,7 @@ class Warden:
                 "started_at": run.started_at,
                 "state": run.state,
                 "ladder": self._journal.of(run.run)[0].ladder,
+                "note": self._journal.of(run.run)[0].note,
             }
             for run in self._runs.values()
         ]
@@ -89,6 +110,7 @@ class Warden:
                 "epoch": parked.epoch,
                 "state": "parked",
                 "ladder": parked.ladder,
+                "note": parked.note,
             }
             for parked in self._parking
         ]
@@ -100,11 +122,27 @@ class Warden:
         """
         self._release()
         self._reap()
+        self._end_the_overdue()
         now = time.monotonic()
         wanted = min((run.next_at for run in self._runs.values()), default=inf)
         if now >= max(min(wanted, self._look_at), self._not_before):
             self._look(now)
+        self.commit()
+
+    def commit(self) -> bool:
+        """What was kept of a run, for want of its end on disk, is forgotten after that alone."""
         self._unsaved = not self._journal.commit()
+        if not self._unsaved:
+            self._forget()
+        return not self._unsaved
+
+    def _forget(self) -> None:
+        while self._over_runs:
+            self._host.forget(self._over_runs.pop())
+        if self._strangers:
+            held = {parked.run for parked in self._parking}
+            self._host.forget_strangers(self._runs.keys() | held)
+            self._strangers = False
 
     def next_turn(self) -> float:
         """The monotonic time at which something is due, whatever else happens."""
@@ -112,13 +150,18 @@ class Warden:
         turn = max(min(due, self._look_at), self._not_before) if self._runs else inf
         now = time.monotonic()
         turn = min(turn, now + self._parking.wait())
+        turn = min(turn, now + self._until_overdue())
         if self._unsaved:
             turn = min(turn, now + RETRY)
+        if self._host.untidy:
+            turn = min(turn, now + LOOK_AGAIN)
         if self._runs and self._host.poll is not None:
             turn = min(turn, now + self._host.poll)
         return turn
 
     def _admit(self, request: Start) -> None:
+        if RUN.fullmatch(request.run) is None:
+            raise RefusedError("bad_request", f"{request.run!r:.80} cannot name a run")
         for name in ("cwd", "log"):
             if not Path(getattr(request, name)).is_absolute():
                 raise RefusedError("bad_request", f"{name} is not absolute")
@@ -142,8 +185,11 @@ class Warden:
             boot_id=self._host.boot_id,
             ladder=request.ladder,
             start_at=request.at,
+            lifetime=request.lifetime,
+            note=request.note,
         )
-        self._parking.hold(request)
+        if self._prepare(request):
+            self._parking.hold(request)
 
     def _release(self) -> None:
         """Nothing but starting, for all that are due together; what they became is written
@@ -162,34 +208,50 @@ class Warden:
             self._parking.take(request.run)
             if self._journal.is_pending(request.run):
                 # A later warden would not know of it, and its strategy be started twice.
+                self._host.recall(request.run)
                 self._never_started(request, "start_failed", UNWRITTEN)
             else:
-                self._spawn(request)
+                self._execute(request)
             if time.monotonic() >= until:
                 return
 
     def _launch(self, request: Start) -> None:
         starting = self._journal.append(
-            "starting", *_subject(request), boot_id=self._host.boot_id, ladder=request.ladder
+            "starting",
+            *_subject(request),
+            boot_id=self._host.boot_id,
+            ladder=request.ladder,
+            lifetime=request.lifetime,
+            note=request.note,
         )
         if not self._journal.commit():
             self._journal.withdraw(starting)
             raise RefusedError("journal_failed", UNWRITTEN)
-        self._spawn(request)
+        if self._prepare(request):
+            self._execute(request)
 
-    def _spawn(self, request: Start) -> None:
-        order = Order(request.run, request.argv, request.cwd, request.env, request.log)
+    def _prepare(self, request: Start) -> bool:
         try:
-            main = self._host.spawn(order)
+            self._host.prepare(request.order)
         except (OSError, ValueError) as error:
-            self._never_started(request, "start_failed", f"{type(error).__name__}: {error}")
+            self._never_started(request, "start_failed", _said(error))
+            return False
+        return True
+
+    def _execute(self, request: Start) -> None:
+        try:
+            main = self._host.release(request.run)
+        except (OSError, ValueError) as error:
+            self._never_started(request, "start_failed", _said(error))
         else:
-            self._watch(_subject(request), main)
+            self._watch(request, main)
 
     def _never_started(self, request: Start, reason: str, detail: str) -> None:
         self._journal.append("exited", *_subject(request), reason=reason, detail=detail)
+        self._over_runs.append(request.run)
 
-    def _watch(self, subject: tuple[str, str, int], main: Identity) -> None:
+    def _watch(self, request: Start, main: Identity) -> None:
+        subject = _subject(request)
         started = self._journal.append(
             "started",
             *subject,
@@ -197,7 +259,8 @@ class Warden:
             start_ticks=main.ticks,
             boot_id=self._host.boot_id,
         )
-        run = Run(*subject, main, started.at, frozenset({main}))
+        until = runs_until(started.at, request.lifetime)
+        run = Run(*subject, main, started.at, frozenset({main}), until=until)
         self._runs[run.run] = run
         self._mains[main.pid] = run
 
@@ -229,16 +292,35 @@ class Warden:
         for signal in run.signals(now):
             self._host.send(run.run, members, signal)
 
+    def _until_overdue(self) -> float:
+        """Seconds until somebody has run for too long, by a clock that may be set."""
+        until = min((run.until for run in self._runs.values() if run.may_be_overdue), default=inf)
+        return inf if until == inf else min(max(0.0, until - self._clock()), GLANCE)
+
+    def _end_the_overdue(self) -> None:
+        now = self._clock()
+        for run in self._runs.values():
+            if run.until <= now and run.may_be_overdue:
+                told = self._journal.of(run.run)[0]
+                self._stop(run, "time_limit", told.ladder or AT_ONCE, OVERDUE)
+
+    def _stop(self, run: Run, reason: str, ladder: Steps, detail: str | None) -> None:
+        if run.stop(reason, ladder, time.monotonic(), detail) and run.asked:
+            self._tell("stopping", run, reason=run.asked, ladder=ladder, detail=run.why)
+
     def _over(self, run: Run, end: End) -> None:
         del self._runs[run.run]
+        usage = self._host.usage(run.run).or_else(end.usage)
         self._tell(
             "exited",
             run,
-            reason=exit_reason(run.asked, end),
+            reason=exit_reason(run.asked, replace(end, usage=usage)),
             exit_code=end.exit_code,
             signal=end.signal,
-            detail=end.detail,
+            detail=run.why or end.detail,
+            **asdict(usage),
         )
+        self._over_runs.append(run.run)
 
     def _tell(self, kind: str, run: Run, **facts: object) -> None:
         self._journal.append(kind, run.run, run.strategy, run.epoch, **facts)
@@ -246,6 +328,10 @@ class Warden:
 
 def _subject(request: Start) -> tuple[str, str, int]:
     return request.run, request.strategy, request.epoch
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _answer(run: str, told: Iterable[Entry]) -> Json:

@@ -26,7 +26,7 @@ from pathlib import Path
 from selectors import BaseSelector
 from typing import IO
 
-from .host import MARK, End, Identity, Order, Root
+from .host import MARK, UNWATCHED, Cell, End, Identity, Order, Root, Usage
 
 assert sys.platform == "win32"
 
@@ -58,14 +58,40 @@ class WindowsHost:
     boot_id = "windows"  # creation times are absolute: they alone tell one boot from another
     poll: float | None = 0.05
 
-    def __init__(self, _selector: BaseSelector, on_term: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        _selector: BaseSelector,
+        on_term: Callable[[], None],
+        _folder: Path,
+        _held: Mapping[str, Cell],
+    ) -> None:
+        self._held: dict[str, Order] = {}
         self._processes: dict[int, int] = {}
         self._jobs: dict[str, int] = {}
         signal.signal(signal.SIGINT, _do_nothing)
         signal.signal(signal.SIGBREAK, _do_nothing)
         signal.signal(signal.SIGTERM, lambda _number, _frame: on_term())
 
-    def spawn(self, order: Order) -> Identity:
+    @property
+    def untidy(self) -> bool:
+        return False
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {}
+
+    @property
+    def held(self) -> Mapping[str, Cell]:
+        return {}
+
+    def prepare(self, order: Order) -> None:
+        self._held[order.run] = order
+
+    def recall(self, run: str) -> None:
+        del self._held[run]
+
+    def release(self, run: str) -> Identity:
+        order = self._held.pop(run)
         path = Path(order.log)
         path.parent.mkdir(parents=True, exist_ok=True)
         job = _checked(_kernel.CreateJobObjectW(None, _job_name(order.run)))
@@ -93,7 +119,7 @@ class WindowsHost:
         self._processes[child.pid] = process
         return Identity(child.pid, _created(process))
 
-    def adopt(self, run: str, main: Identity) -> bool:
+    def adopt(self, run: str, main: Identity) -> End | None:
         job = _open_job(run)
         if job:
             self._jobs[run] = job
@@ -101,9 +127,12 @@ class WindowsHost:
             process = _open(main.pid, PROCESS_QUERY)
             if _created(process) == main.ticks and _code(process) is None:
                 self._processes[main.pid] = process
-                return True
+                return None
             _kernel.CloseHandle(wintypes.HANDLE(process))
-        return False
+        return End(detail=UNWATCHED)
+
+    def epitaph(self, _run: str) -> End | None:
+        return None
 
     def find(self, runs: Set[str]) -> dict[str, Identity]:
         members = {run: _members(job) for run in runs if (job := _open_job(run))}
@@ -131,6 +160,18 @@ class WindowsHost:
             if member.pid in self._processes:
                 with suppress(OSError):
                     os.kill(member.pid, signal.CTRL_BREAK_EVENT)
+
+    def usage(self, _run: str) -> Usage:
+        return Usage()
+
+    def forget(self, _run: str) -> None:
+        pass
+
+    def forget_strangers(self, _runs: Set[str]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def _tree(self, run: str, root: Root) -> frozenset[Identity]:
         if run in self._jobs:

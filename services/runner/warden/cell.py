@@ -1,0 +1,200 @@
+"""How a start enters a cell: a group, namespaces, a file system and a user of its own.
+
+    warden ─fork─ doorway ─fork─ keeper (PID 1 of the cell) ─fork─ the strategy, not yet executed
+                  └ ends at once: the keeper is the warden's child, as a subreaper's
+
+The strategy waits, with all done but its execution, for one byte. The end of the pipe without it
+(it was recalled, or its warden is gone) ends the plan. Everything here runs in a forked child
+of the warden, holding three descriptors; an error is told through `report`, and ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+assert sys.platform == "linux"  # before what other platforms do not have
+
+from . import keeper, records, rootfs, syscalls
+from .host import MARK, Order
+from .syscalls import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER
+
+GO = b"g"
+READY = b"ready\n"
+UMASK = 0o022
+SOONER = 500
+"""Added to the score by which the kernel chooses whom to end when the host's memory is out."""
+NEVER_WENT = 125
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The descriptors that go into a plan."""
+
+    report: int
+    """Told: the pid to be watched, then `ready`, or what went wrong."""
+    go: int
+    record: int
+    """What the cell writes down of itself: that it went, and how it ended."""
+    log: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    order: Order
+    uid: int | None
+    """Whose user the strategy becomes. None: it stays the warden's."""
+    root: str
+    """An empty folder, over which each cell has a file system of its own."""
+    whole: bool
+    """Whether it has namespaces and a keeper; else it is the strategy's process alone."""
+    join_group: Callable[[], None]
+    """Puts the calling process into the run's group."""
+
+
+def go_in(plan: Plan, door: Door) -> NoReturn:
+    """In a fork of the warden."""
+    try:
+        signal.set_wakeup_fd(-1)  # the warden's, and not to be woken by our signals
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        _hold_nothing_but(door)
+        os.umask(UMASK)
+        if not plan.whole:
+            plan.join_group()
+            os.write(door.report, b"%d\n" % os.getpid())
+            _be_strategy(plan, door)
+        _leave_the_host(plan)
+        child = os.fork()
+        if child == 0:
+            _be_keeper(plan, door)
+        os.write(door.report, b"%d\n" % child)
+    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
+        _tell(door, error)
+    finally:
+        os._exit(0)
+
+
+def namespaces(uid: int | None) -> int:
+    """An ordinary user may have them in a user namespace, in which it stays who it is."""
+    return CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | (CLONE_NEWUSER if uid is None else 0)
+
+
+def _leave_the_host(plan: Plan) -> None:
+    user, group = os.getuid(), os.getgid()
+    syscalls.unshare(namespaces(plan.uid))
+    if plan.uid is None:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def _be_keeper(plan: Plan, door: Door) -> NoReturn:
+    try:
+        keeper.be_first()
+        # Not the doorway: it would count as one of the run's processes.
+        plan.join_group()
+        os.setsid()
+        syscalls.be_called("openbell-keeper")
+        syscalls.be_readable(yes=False)
+        order = plan.order
+        rootfs.build(plan.root, order.cwd, order.readable)
+        rootfs.enter(plan.root)
+        main = os.fork()
+        if main == 0:
+            _be_strategy(plan, door)
+        for descriptor in (door.report, door.go, door.log):
+            os.close(descriptor)
+        keeper.keep(main, door.record)
+    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
+        _tell(door, error)
+    finally:
+        os._exit(NEVER_WENT)
+
+
+def _be_strategy(plan: Plan, door: Door) -> NoReturn:
+    """All that can go wrong goes wrong before it is ready, while there is time to tell."""
+    try:
+        order = plan.order
+        os.setsid()
+        _check_words(order)
+        os.dup2(door.log, 1)
+        os.dup2(door.log, 2)
+        _limit(order)
+        if plan.uid is not None:
+            os.fchown(door.log, plan.uid, -1)  # /dev/stdout is opened anew by whoever names it
+            os.setgroups([])
+            os.setresgid(plan.uid, plan.uid, plan.uid)
+            os.setresuid(plan.uid, plan.uid, plan.uid)
+        syscalls.drop_capabilities()
+        syscalls.gain_no_privileges()
+        os.chdir(order.cwd)
+        if not Path(order.argv[0]).is_file() or not os.access(order.argv[0], os.X_OK):
+            raise FileNotFoundError(f"{order.argv[0]} cannot be executed")  # noqa: TRY301
+        os.write(door.report, READY)
+        os.close(door.report)
+        if os.read(door.go, 1) == GO:
+            os.write(door.record, b"go\n")
+            _be_as_started_by_hand()
+            os.execve(order.argv[0], order.argv, {**order.env, MARK: order.run})  # noqa: S606
+    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
+        _tell(door, error)
+    finally:
+        os._exit(NEVER_WENT)
+
+
+def _check_words(order: Order) -> None:
+    """ValueError for what no process can be given."""
+    for word in (*order.argv, *order.env, *order.env.values()):
+        if b"\0" in os.fsencode(word):
+            raise ValueError("an argument or a variable holds a null character")
+    if any("=" in name for name in order.env):
+        raise ValueError("a variable's name holds =")
+
+
+def _limit(order: Order) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if order.bounds.open_files is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = order.bounds.open_files
+        if most != resource.RLIM_INFINITY:
+            wanted = min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    # Its own it is only as long as it is readable; what a fork of the warden knows is not to be
+    # read by the other strategies of an owner.
+    syscalls.be_readable(yes=True)
+    Path("/proc/self/oom_score_adj").write_text(str(SOONER))
+    syscalls.be_readable(yes=False)
+
+
+def _be_as_started_by_hand() -> None:
+    """No handler, nothing ignored, nothing blocked."""
+    for number in signal.valid_signals():
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _hold_nothing_but(door: Door) -> None:
+    """The warden's lock, its clients' connections and the other cells' pipes among them: whoever
+    waits for one of those to be closed would wait for this run.
+    """
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    kept = sorted((door.report, door.go, door.record, door.log))
+    for before, after in zip((2, *kept), (*kept, os.sysconf("SC_OPEN_MAX")), strict=True):
+        os.closerange(before + 1, after)
+
+
+def _tell(door: Door, error: BaseException) -> None:
+    said = records.line_of(error)
+    for descriptor in (door.report, door.record):
+        with suppress(OSError):
+            os.write(descriptor, said)

@@ -1,0 +1,229 @@
+"""The cells of this host: made ahead, opened at the instant, and remembered until settled."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+assert sys.platform == "linux"  # before what other platforms do not have
+
+from . import procfs, records, rootfs, uids
+from .cell import GO, READY, Door, Plan, go_in
+from .cgroups import Groups
+from .host import Bounds, Cell, End, Identity, Order
+from .posix import is_alive, open_log, send
+
+PATIENCE_S = 10.0
+"""How long a cell may take to be made."""
+DOUBT_S = 2.0
+"""How long a cell whose warden died just then may take to say whether it went; then it is ended,
+and may take as long again."""
+GLANCE_S = 0.005
+TRY = "_probe"
+"""No run's name."""
+
+
+class Cells:
+    """`folder` is the warden's. Cells are whole where namespaces are to be had; else they are
+    bare: a session, a group and a user of their own, and the host's file system.
+    """
+
+    def __init__(self, folder: Path, groups: Groups, boot_id: str) -> None:
+        self._folder = folder / "cells"
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._root = folder / "root"
+        self._probe = folder / TRY
+        for empty in (self._root, self._probe):
+            empty.mkdir(mode=0o755, exist_ok=True)
+        self._groups = groups
+        self._boot_id = boot_id
+        self._uids = uids.Uids(folder / "uids.json") if uids.available() else None
+        self.held: dict[str, Cell] = {}
+        self._whole: dict[str, bool] = {}
+        self.why_bare: str | None = None
+        """Why cells are bare here; None when they are whole."""
+
+    @property
+    def own_user(self) -> bool:
+        return self._uids is not None
+
+    def try_one(self) -> None:
+        """Finds out what this host permits by doing it."""
+        order = Order(TRY, TRY, ("/bin/sh",), str(self._probe), {}, os.devnull)
+        uid = None if self._uids is None else uids.first()
+        try:
+            self._fork(order, os.memfd_create(TRY), uid=uid, whole=True)
+        except OSError as error:
+            self.why_bare = str(error)
+        else:
+            self.recall(TRY)
+        self.forget(TRY)
+
+    def prepare(self, order: Order) -> None:
+        """OSError, ValueError; then it is to be forgotten, and its group to be removed."""
+        whole = self.why_bare is None
+        uid = self._user_of(order)
+        self._groups.create(order.run, _with_keeper(order.bounds) if whole else order.bounds)
+        self._fork(order, open_log(Path(order.log)), uid=uid, whole=whole)
+
+    def release(self, run: str) -> Identity:
+        held = self.held.pop(run)
+        try:
+            os.write(held.go, GO)
+        except BrokenPipeError:
+            raise OSError("it was ended while it was held") from None
+        finally:
+            os.close(held.go)
+        return held.keeper
+
+    def recall(self, run: str) -> None:
+        """The end of its pipe ends it; should it hang, the last resort does."""
+        held = self.held.pop(run)
+        os.close(held.go)
+        send(held.keeper, signal.SIGKILL)
+
+    def is_whole(self, run: str) -> bool:
+        """Whether nothing of a run can outlive its keeper."""
+        if run not in self._whole:
+            record = records.read(self._path(run))
+            self._whole[run] = record is not None and record.whole
+        return self._whole[run]
+
+    def end(self, run: str) -> End | None:
+        record = records.read(self._path(run))
+        return None if record is None else record.end
+
+    def found(self, run: str) -> Identity | None:
+        """The keeper, or the strategy itself, of a run that was executed.
+
+        One that is held by a warden which died is about to end, or went at the last moment:
+        it is waited for.
+        """
+        doubt = time.monotonic() + DOUBT_S
+        while (record := records.read(self._path(run))) and record.boot_id == self._boot_id:
+            if record.went:
+                return record.keeper
+            if not is_alive(record.keeper):
+                # It may have gone, and ended, since we read.
+                record = records.read(self._path(run))
+                return record.keeper if record and record.went else None
+            if time.monotonic() >= doubt:
+                send(record.keeper, signal.SIGKILL)
+            if time.monotonic() >= doubt + DOUBT_S:
+                return None
+            time.sleep(GLANCE_S)
+        return None
+
+    def forget(self, run: str) -> None:
+        self._whole.pop(run, None)
+        self._path(run).unlink(missing_ok=True)
+
+    def records(self) -> set[str]:
+        """The runs of which there is something written down."""
+        return {path.name for path in self._folder.iterdir()}
+
+    def _path(self, run: str) -> Path:
+        return self._folder / run
+
+    def _user_of(self, order: Order) -> int | None:
+        own = os.path.realpath(order.cwd)
+        shared = (*rootfs.SYSTEM, str(self._folder))
+        if any(rootfs.is_below(os.path.realpath(each), own) for each in shared):
+            # It would become the strategy's to write, with all that is in it.
+            raise ValueError(f"{order.cwd} holds more than a strategy")
+        if self._uids is None:
+            return None
+        uid = self._uids.of(order.owner)
+        uids.give(Path(order.cwd), uid)
+        return uid
+
+    def _fork(self, order: Order, log: int, *, uid: int | None, whole: bool) -> None:
+        """Closes `log`."""
+        with ExitStack() as ours, ExitStack() as theirs:
+            theirs.callback(os.close, log)
+            record = _kept(ours, records.opened(self._path(order.run)))
+            told, report = os.pipe()
+            _kept(ours, told)
+            _kept(theirs, report)
+            go, going = os.pipe()
+            _kept(theirs, go)
+            unless_held = ours.enter_context(ExitStack())
+            _kept(unless_held, going)
+            plan = Plan(order, uid, str(self._root), whole, self._joining(order.run))
+            child = os.fork()
+            if child == 0:
+                go_in(plan, Door(report, go, record, log))
+            theirs.close()
+            unless_held.callback(_kill, child)
+            keeper = _heard(told)
+            records.begin(record, keeper, self._boot_id, whole=whole)
+            unless_held.pop_all()
+        if whole:
+            os.waitpid(child, 0)  # the doorway, which has ended
+        self.held[order.run] = Cell(keeper, going)
+        self._whole[order.run] = whole
+
+    def _joining(self, run: str) -> Callable[[], None]:
+        return self._groups.of(run).enter if run != TRY else lambda: None
+
+
+def _heard(told: int) -> Identity:
+    """Who is to be watched of a cell that is made. OSError with what went wrong in it."""
+    pid, ready, why = _understood(_hear(told))
+    if pid and ready:
+        process = procfs.look(pid)
+        if process is not None:
+            return process.identity
+    if pid:
+        _kill(pid)
+    raise OSError(why or "the cell ended, or hung, while it was made")
+
+
+def _understood(said: bytes) -> tuple[int, bool, str]:
+    """The pid, whether it is ready, and what went wrong. The doorway tells the first, the strategy
+    the second: who of them comes first is anybody's guess.
+    """
+    lines = said.decode(errors="replace").splitlines()
+    pid = next((int(line) for line in lines if line.isdigit()), 0)
+    why = next((line.removeprefix("error ") for line in lines if line.startswith("error ")), "")
+    return pid, READY.decode().strip() in lines, why
+
+
+def _hear(told: int) -> bytes:
+    """Until it is ready, closed, or too late."""
+    said = b""
+    until = time.monotonic() + PATIENCE_S
+    news = select.poll()
+    news.register(told, select.POLLIN)
+    while not all(_understood(said)[:2]):
+        ready = news.poll(max(0.0, until - time.monotonic()) * 1000)
+        piece = os.read(told, 1 << 12) if ready else b""
+        if not piece:
+            break
+        said += piece
+    return said
+
+
+def _with_keeper(bounds: Bounds) -> Bounds:
+    """The keeper is none of the strategy's processes, and lives in its group."""
+    if bounds.processes is None:
+        return bounds
+    return replace(bounds, processes=bounds.processes + 1)
+
+
+def _kept(stack: ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _kill(child: int) -> None:
+    """One that nobody has waited for: its number is its own. It is reaped like all others."""
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)

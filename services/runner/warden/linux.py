@@ -1,0 +1,179 @@
+"""Linux: a cell for each run, as whole as the host permits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import suppress
+from pathlib import Path
+from selectors import BaseSelector
+
+assert sys.platform == "linux"  # before what other platforms do not have
+
+from . import procfs
+from .cells import Cells
+from .cgroups import Groups
+from .host import UNSEEN, Cell, End, Identity, Order, Root, Usage
+from .posix import PosixHost, end_of, is_alive
+from .tree import Process
+
+GROUPS = "groups.json"
+PARTING_S = 1.0
+"""How long the last groups may take to be empty."""
+PAUSE_S = 0.01
+
+
+class LinuxHost(PosixHost):
+    def __init__(
+        self,
+        selector: BaseSelector,
+        on_term: Callable[[], None],
+        folder: Path,
+        held: Mapping[str, Cell],
+    ) -> None:
+        super().__init__(selector, on_term, folder, held)
+        self._kept_groups = folder / GROUPS
+        self._groups = _groups(self._kept_groups, self.boot_id)
+        self._cells = Cells(folder, self._groups, self.boot_id)
+        self._cells.held.update(held)
+        self._cells.try_one()
+        self._runs: dict[int, str] = {}
+        self._empty: set[str] = set()
+        """Runs whose group could not be removed yet."""
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {
+            "namespaces": self._cells.why_bare is None,
+            "why_no_namespaces": self._cells.why_bare,
+            "own_user": self._cells.own_user,
+            "groups": self._groups.to_json(),
+            "enforces": dict(self._groups.enforces),
+            "why_no_limits": self._groups.why,
+        }
+
+    @property
+    def held(self) -> Mapping[str, Cell]:
+        return self._cells.held
+
+    def prepare(self, order: Order) -> None:
+        self._cells.prepare(order)
+
+    def release(self, run: str) -> Identity:
+        main = self._cells.release(run)
+        self._runs[main.pid] = run
+        return main
+
+    def recall(self, run: str) -> None:
+        self._cells.recall(run)
+
+    def adopt(self, run: str, main: Identity) -> End | None:
+        end = super().adopt(run, main)
+        if end is None:
+            self._runs[main.pid] = run
+            return None
+        return self._written(run) or end
+
+    def epitaph(self, run: str) -> End | None:
+        return self._cells.end(run)
+
+    def find(self, runs: Set[str]) -> dict[str, Identity]:
+        return {run: found for run in runs if (found := self._cells.found(run)) is not None}
+
+    def trees(self, roots: Mapping[str, Root]) -> dict[str, frozenset[Identity]]:
+        """Of a whole cell its keeper alone: when it is gone, the kernel has ended the others."""
+        whole = {run: root for run, root in roots.items() if self._cells.is_whole(run)}
+        found = {run: _living(root) for run, root in whole.items()}
+        bare = {run: root for run, root in roots.items() if run not in whole}
+        if not bare:
+            return found
+        shown = super().trees(bare)
+        return found | {run: members | self._grouped(run) for run, members in shown.items()}
+
+    def usage(self, run: str) -> Usage:
+        return self._groups.of(run).usage()
+
+    def forget(self, run: str) -> None:
+        self._cells.forget(run)
+        self._empty.add(run)
+
+    def forget_strangers(self, runs: Set[str]) -> None:
+        for run in self._cells.records() - runs:
+            self._cells.forget(run)
+        self._empty |= self._groups.runs() - runs
+
+    @property
+    def untidy(self) -> bool:
+        return bool(self._empty)
+
+    def ended(self) -> Iterator[tuple[int, End]]:
+        yield from super().ended()
+        self._sweep()
+
+    def close(self) -> None:
+        until = time.monotonic() + PARTING_S
+        while self._empty and time.monotonic() < until:
+            self._sweep()
+            time.sleep(PAUSE_S)
+        self._groups.close()
+        self._kept_groups.unlink(missing_ok=True)
+
+    def _table(self) -> dict[int, Process]:
+        """A held start is our child, and has no mark yet: it could be taken for a run's."""
+        held = {cell.keeper.pid for cell in self._cells.held.values()}
+        return {pid: found for pid, found in super()._table().items() if pid not in held}
+
+    def _grouped(self, run: str) -> frozenset[Identity]:
+        """Whoever left its session and its parents is still in its group."""
+        looks = (procfs.look(pid) for pid in self._groups.of(run).pids())
+        return frozenset(p.identity for p in looks if p is not None and not p.zombie)
+
+    def _end(self, pid: int, status: int) -> End:
+        return self._written(self._runs.pop(pid, None)) or end_of(status)
+
+    def _unseen_end(self, pid: int) -> End:
+        return self._written(self._runs.pop(pid, None)) or End(detail=UNSEEN)
+
+    def _written(self, run: str | None) -> End | None:
+        """How it ended, whose process or keeper is gone. A keeper's own end says nothing."""
+        if run is None:
+            return None
+        end = self._cells.end(run)
+        if end is None and self._cells.is_whole(run):
+            # A keeper that wrote nothing was killed, and so were all that it kept.
+            return End(signal="SIGKILL")
+        return end
+
+    def _sweep(self) -> None:
+        self._empty = {run for run in self._empty if not self._is_removed(run)}
+
+    def _is_removed(self, run: str) -> bool:
+        with suppress(OSError):  # it is tried again when the next run ends
+            return self._groups.of(run).remove()
+        return False
+
+
+def _living(root: Root) -> frozenset[Identity]:
+    return frozenset({root.main} if is_alive(root.main) else ())
+
+
+def _groups(kept: Path, boot_id: str) -> Groups:
+    """Those of the warden before us, as long as there are any: we may have been started in
+    another group than it was, and would look for our runs where they are not.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        told = json.loads(kept.read_text())
+        if told["boot_id"] == boot_id and (groups := Groups.from_json(told)).runs():
+            return groups
+    groups = Groups.open(_name(kept.parent))
+    with suppress(OSError):  # a full disk: they are looked for anew
+        kept.write_text(json.dumps({**groups.to_json(), "boot_id": boot_id}))
+    return groups
+
+
+def _name(folder: Path) -> str:
+    """Tells this home's groups from another's."""
+    return hashlib.sha256(str(folder).encode()).hexdigest()[:12]
