@@ -1,0 +1,167 @@
+"""What is found in a log, newest first, in a bounded time, and never a secret."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbell.contracts.errors import InvalidRequest
+from openbell.contracts.logs import LogHit, LogHits, SearchLog
+from services.runner.logs import runlog, search
+from services.runner.logs.search import Searches
+from tests.fixtures.logs import RUN, STRATEGY, Written, known
+
+KEY = "kite-token-4711"
+EVIL = "(a+)+$"
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Generator[Written]:
+    made = Written(tmp_path)
+    yield made
+    made.close()
+
+
+def find(written: Written, text: str, **fields: Any) -> LogHits:
+    command = SearchLog(strategy_id=STRATEGY, run_id=RUN, text=text, **fields)
+    searches = Searches(written.reader(KEY), known(KEY))
+    return asyncio.run(searches.search(command))
+
+
+def lines(found: LogHits) -> list[str]:
+    return [hit.line for hit in found.hits]
+
+
+BOTH = pytest.mark.parametrize("regex", [False, True], ids=["text", "regex"])
+
+
+@BOTH
+def test_lines_are_found_newest_first_with_their_offsets(written: Written, *, regex: bool) -> None:
+    written.write_lines(60_000)  # more than one block
+    text = r"^line \d*999 of" if regex else "999 of"
+    seen: list[str] = []
+    before: int | None = None
+    while True:
+        found = find(written, text, regex=regex, limit=25, before=before)
+        for hit in found.hits:
+            assert written.all[hit.offset :].startswith(hit.line.encode() + b"\n")
+        seen, before = seen + lines(found), found.before
+        if before is None:
+            break
+        assert not found.cut_short
+    wanted = [n for n in range(60_000) if n % 1000 == 999]
+    assert seen == [f"line {n} of what it says" for n in reversed(wanted)]
+
+
+@BOTH
+def test_case_may_be_ignored_also_of_other_letters(written: Written, *, regex: bool) -> None:
+    written.write("Ärger one\nÄRGER two\nnothing\nERROR\n".encode())
+    assert lines(find(written, "ärger", regex=regex, ignore_case=True)) == [
+        "ÄRGER two",
+        "Ärger one",
+    ]
+    assert lines(find(written, "ärger", regex=regex)) == []
+    assert lines(find(written, "error", regex=regex, ignore_case=True)) == ["ERROR"]
+
+
+@pytest.mark.parametrize("text", [KEY, KEY[:6], KEY[-6:], "4711"])
+@BOTH
+def test_a_search_tells_nothing_of_a_secret(written: Written, text: str, *, regex: bool) -> None:
+    written.write(f"login with {KEY} was refused\n".encode())
+    assert lines(find(written, text, regex=regex)) == []
+    assert lines(find(written, "login", regex=regex)) == ["login with *************** was refused"]
+
+
+def test_half_a_secret_at_the_end_of_a_live_log_is_not_searched(written: Written) -> None:
+    written.write(f"up\nkey {KEY[:8]}".encode())
+    assert lines(find(written, "kite", live=True)) == []
+    assert lines(find(written, "up", live=True)) == ["up"]
+
+
+def test_archived_lines_are_found_and_dropped_ones_are_not(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runlog, "STEP", 65_536)
+    written.write_lines(9000)
+    while written.log.archive(8192):
+        pass
+    assert lines(find(written, "line 17 of")) == ["line 17 of what it says"]
+    written.log.drop(keep=4096)
+    found = find(written, "line 17 of")
+    assert (lines(found), found.before) == ([], None)
+    assert found.first > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a line has no time limit there")
+def test_a_line_that_takes_for_ever_is_passed_over(written: Written) -> None:
+    written.write(b"aab\n" + b"a" * 60 + b"!\n" + b"aaa\n")
+    found = find(written, EVIL, regex=True, budget_s=5)
+    assert (lines(found), found.passed_over, found.cut_short) == (["aaa"], 1, False)
+
+
+def test_a_search_ends_when_its_time_is_over_and_says_where_to_go_on(written: Written) -> None:
+    """The loop is free all the while, and the child is gone afterwards."""
+    written.write((b"a" * 60 + b"!\n") * 500 + b"aaa\n")
+    ticks = 0
+
+    async def scenario() -> LogHits:
+        nonlocal ticks
+        searches = Searches(written.reader(), known())
+        command = SearchLog(strategy_id=STRATEGY, run_id=RUN, text=EVIL, regex=True, budget_s=0.8)
+        searching = asyncio.create_task(searches.search(command))
+        while not searching.done():
+            await asyncio.sleep(0.02)
+            ticks += 1
+        return await searching
+
+    begun = time.monotonic()
+    found = asyncio.run(scenario())
+    assert time.monotonic() - begun < 3
+    assert ticks > 20
+    assert found.cut_short
+    assert found.before is not None
+    assert 0 < found.before < len(written.all)
+    assert lines(found) == ["aaa"]
+
+
+@pytest.mark.parametrize("text", ["(", "*a", "(?P<x", "a{99999999999}", "[" * 150])
+def test_what_is_no_expression_is_refused(written: Written, text: str) -> None:
+    written.write(b"a\n")
+    with pytest.raises(InvalidRequest, match="text"):
+        find(written, text, regex=True)
+
+
+def test_an_answer_is_no_larger_than_a_message(written: Written) -> None:
+    written.write(("₹" * 5000 + "\n").encode() * 400)
+    found = find(written, "₹", limit=500)
+    assert 20 < len(found.hits) < 400
+    assert all(len(line) == search.LONGEST_LINE for line in lines(found))
+    assert len(found.encode()) < 2**20
+    assert found.before == found.hits[-1].offset
+
+
+def test_what_was_dropped_does_not_lead_a_search_astray(written: Written) -> None:
+    """Page by page, each line once, though what is left is less than a block."""
+    written.write_lines(9000)
+    written.log.drop(keep=100_000)
+    seen: list[LogHit] = []
+    found = find(written, "7 of", limit=30, before=len(written.all) - 50_000)
+    seen += found.hits
+    while found.before is not None:
+        found = find(written, "7 of", limit=30, before=found.before)
+        seen += found.hits
+    offsets = [hit.offset for hit in seen]
+    assert offsets == sorted(set(offsets), reverse=True)
+    assert offsets[0] < len(written.all) - 50_000
+    there = written.all[found.first : len(written.all) - 50_000]
+    assert len(seen) == there.count(b"7 of")
+
+
+def test_a_line_longer_than_a_block_is_searched_in_pieces(written: Written) -> None:
+    written.write(b"x" * 1_500_000 + b"needle" + b"y" * 300_000 + b"\nlast\n")
+    assert len(find(written, "needle").hits) == 1
+    assert lines(find(written, "last")) == ["last"]
