@@ -16,6 +16,13 @@ log = structlog.get_logger()
 
 DEFAULT_LOCK = Path(__file__).with_name("default-environment.txt")
 READY = ".ready"
+BY_LINES = ".by-lines"
+"""Marks an environment in which every interpreter writes its output line by line."""
+LINES = """\
+import sys; sys.stdout is None or sys.stdout.reconfigure(line_buffering=True)
+"""
+"""A line that `site` executes before any script. Half the system calls of PYTHONUNBUFFERED, which
+writes the end of each line by itself."""
 UV_NEEDS = {
     *("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME"),
     *("SYSTEMROOT", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA"),
@@ -69,8 +76,23 @@ async def _build(environment: Path, lock: Path) -> None:
         *("--only-binary", ":all:"),  # no code of a package runs while it is installed
         *("--python", str(_interpreter(environment)), str(lock)),
     )
+    await asyncio.to_thread(write_by_lines, environment)
     await asyncio.to_thread((environment / READY).touch)
     log.info("the default environment is ready")
+
+
+def write_by_lines(environment: Path) -> None:
+    """Let every interpreter of this environment write what it prints when its line ends."""
+    windows = environment / "Lib" / "site-packages"
+    for packages in (windows, *environment.glob("lib/python*/site-packages")):
+        if packages.is_dir():
+            (packages / "openbell_lines.pth").write_text(LINES)
+            (environment / BY_LINES).touch()
+
+
+def writes_by_lines(python: Path) -> bool:
+    """Whether this interpreter is of such an environment."""
+    return (python.parent.parent / BY_LINES).exists()
 
 
 async def _uv(*arguments: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import platform
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import structlog
 from filelock import FileLock
@@ -12,15 +12,17 @@ from filelock import FileLock
 from openbell import private_files
 from openbell.bus import Bus
 from openbell.contracts.base import utc_now
-from openbell.contracts.commands import LogChunk, ReadLog, StartRun, StopRun
+from openbell.contracts.commands import StartRun, StopRun
 from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 from openbell.contracts.model import RunnerInfo
 from openbell.sealing import RunnerKey
 from openbell.settings import Settings
-from services.runner import logs
-from services.runner.backends.base import Backend
 from services.runner.backends.process import ProcessBackend
 from services.runner.environments import BuildFailed, Environments
+from services.runner.logs.service import RunLogs
+from services.runner.monitor.monitor import Monitor
+from services.runner.monitor.reporter import Reporter
+from services.runner.reports import Reports
 from services.runner.supervisor import Supervisor
 
 log = structlog.get_logger()
@@ -33,18 +35,24 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     backend = ProcessBackend(settings.data / "warden")
     environments = Environments(settings.data / "environments", settings.runner.python)
     key = _key(settings)
-    supervisor = Supervisor(settings, bus, backend, environments, key)
+    monitor = Monitor(backend.stop, settings.runner.sample_s)
+    reports = Reports(settings, bus, key, monitor)
+    supervisor = Supervisor(settings, bus, backend, environments, reports, monitor)
+    reporter = Reporter(
+        settings.runner.id, monitor, bus.tell_metrics, settings.home, settings.runner.metrics_s
+    )
     runner = settings.runner.id
-
-    async def read_log(command: ReadLog) -> LogChunk:
-        return await logs.read(settings.logs, command)
+    logs = RunLogs(settings, bus, key, supervisor.may_write)
 
     building = asyncio.create_task(_build_ahead(environments))
-    async with supervisor.running():
+    async with supervisor.running(), monitor.running(), reporter.running(), logs.serving():
         await bus.answer(StartRun, supervisor.start, runner)
         await bus.answer(StopRun, supervisor.stop, runner)
-        await bus.answer(ReadLog, read_log, runner)
-        beating = asyncio.create_task(_beat(settings, bus, backend, key, supervisor.ready))
+
+        def capabilities() -> dict[str, str]:
+            return backend.capabilities.as_texts() | logs.capabilities
+
+        beating = asyncio.create_task(_beat(settings, bus, capabilities, key, supervisor.ready))
         try:
             yield
         finally:
@@ -93,7 +101,11 @@ async def _build_ahead(environments: Environments) -> None:
 
 
 async def _beat(
-    settings: Settings, bus: Bus, backend: Backend, key: RunnerKey, ready: asyncio.Event
+    settings: Settings,
+    bus: Bus,
+    capabilities: Callable[[], dict[str, str]],
+    key: RunnerKey,
+    ready: asyncio.Event,
 ) -> None:
     """Only a runner that can start something asks for work."""
     home = _home_id(settings)
@@ -105,7 +117,7 @@ async def _beat(
             platform=platform.system(),
             python=platform.python_version(),
             at=utc_now(),
-            capabilities=backend.capabilities.as_texts(),
+            capabilities=capabilities(),
             public_key=key.public,
         )
         with contextlib.suppress(ServiceUnavailable):

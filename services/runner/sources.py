@@ -1,9 +1,15 @@
-"""Checked-out sources: `strategies/<id>/<file>`, fetched by hash when what lies there differs."""
+"""Checked-out sources: `strategies/<id>/<file>`, fetched by hash when what lies there differs.
+
+The folder is the strategy's own: it may hold links, pipes and folders by any name, made to have
+its host read or write somewhere else. Nothing here follows a link, or waits for a pipe.
+"""
 
 import asyncio
 import hashlib
 import os
 import re
+import secrets
+import stat
 from pathlib import Path
 
 from openbell.bus import Bus
@@ -12,6 +18,9 @@ from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 
 SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,100}")
 SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,100}\.py")
+CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+READABLE = 0o644
+"""By the strategy, whoever's user it is. Others cannot get at its folder."""
 
 
 class Sources:
@@ -43,15 +52,37 @@ class Sources:
 
 
 def _hash(path: Path) -> str | None:
+    """None for whatever is no plain file that a strategy can read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | CAREFUL)
+    except OSError:
         return None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) or (os.name == "posix" and stat.S_IMODE(mode) != READABLE):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, body: bytes) -> None:
-    """Whole or not at all: a run may be starting from the file that lies there."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    draft.write_bytes(body)
-    draft.replace(path)
+    """Whole or not at all: a run may be starting from the file that lies there.
+
+    A folder of this name is moved aside: it may be deeper than what can be removed.
+    """
+    path.parent.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.draft")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFUL, READABLE)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(body)
+            if os.name == "posix":
+                os.fchmod(descriptor, READABLE)
+        if path.is_dir() and not path.is_symlink():
+            path.rename(path.with_name(f"{path.name}.{secrets.token_hex(8)}.folder"))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from openbell.contracts.commands import StartRun
+from services.runner.environments import writes_by_lines
+from services.runner.notes import heartbeat
 
+USER = "openbell"
+"""What it is told to be called: its user has a number alone."""
 SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 NEEDED_BY_WINDOWS = ("SYSTEMROOT", "SYSTEMDRIVE", "COMSPEC", "PATHEXT", "TEMP", "TMP")
 ONE_THREAD = ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "NUMBA")
@@ -27,15 +31,18 @@ def build(
     """
     variables = {
         "HOME": str(folder),
+        "USER": USER,
+        "LOGNAME": USER,
         "LANG": "C.UTF-8",
         "PATH": os.pathsep.join((str(python.parent), *_system_path())),
-        "PYTHONUNBUFFERED": "1",
+        **({} if writes_by_lines(python) else {"PYTHONUNBUFFERED": "1"}),
         **{f"{library}_NUM_THREADS": "1" for library in ONE_THREAD},
         **_windows(),
         **host,
         **own,
         "STRATEGY_ID": start.strategy_id,
         "STRATEGY_NAME": start.strategy_name,
+        "OPENBELL_HEARTBEAT": str(heartbeat(folder)),
     }
     if start.exchange:
         variables.setdefault("OPENALGO_STRATEGY_EXCHANGE", start.exchange)

@@ -2,24 +2,21 @@
 /** The log of a strategy's latest run, from its tail on. */
 
 /** @import {LogView, Strategy} from "./api.js" */
-import { address, ask, told } from "./api.js";
+/** @import {Lines} from "./log_stream.js" */
+import { address, ask, remove } from "./api.js";
+import { confirmation } from "./asking.js";
 import { $, element, write } from "./dom.js";
-import { complain } from "./messages.js";
-import { pause } from "./time.js";
-import { capital, isLive, runWords } from "./words.js";
+import { LogSearch } from "./log_search.js";
+import { LogStream } from "./log_stream.js";
+import { complain, toast } from "./messages.js";
+import { capital, isLive, mayEdit, runWords } from "./words.js";
 
 const TAIL = 65_536; // bytes
 const MOST = 1_000_000; // characters kept in the document; the download has them all
-const PIECE = 524_288; // bytes that one answer may hold
-const WAIT_S = 10; // for something new
-const PAUSE_MS = 100;
-const RETRY_MS = 2000;
+const BEFORE = 16_384; // bytes that are shown before a line that was found
 
 /** @param {string} text No colours, and each redrawn line on its own. */
 const plain = (text) => text.replace(/\x1b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/\r\n?/g, "\n");
-
-/** @param {LogView} view */
-const isComplete = (view) => view.ended && view.next_offset >= view.size;
 
 export class LogPanel {
   constructor() {
@@ -27,21 +24,29 @@ export class LogPanel {
     /** @type {Strategy | null} */
     this.strategy = null;
     this.runId = "";
-    this.offset = -TAIL;
+    /** @type {?number} Up to where it is shown. */
+    this.offset = null;
     this.length = 0;
     this.following = true;
-    this.reading = new AbortController();
+    this.height = 0;
+    this.away = false; // at a line that was found, far from what is written now
+    this.trouble = "";
     /** @type {HTMLElement | null} */
     this.opener = null;
     this.text.addEventListener("scroll", () => this.scrolled(), { passive: true });
     $("log-close").addEventListener("click", () => this.close());
-    $("log-jump").addEventListener("click", () => this.follow());
+    $("log-jump").addEventListener("click", () => this.toNewest());
     /** @type {HTMLInputElement} */
     const wrap = $("log-wrap");
     wrap.addEventListener("change", () => this.text.classList.toggle("nowrap", !wrap.checked));
-    $("log-download").addEventListener("click", () => {
-      this.download().catch((error) => complain("The log could not be downloaded", error));
+    $("log-clear").addEventListener("click", () => this.clear());
+    this.stream = new LogStream({
+      lines: (lines) => this.take(lines),
+      reset: (reason) => this.note(`… ${reason}`),
+      ended: () => this.ended(),
+      trouble: (text) => this.say(text),
     });
+    this.search = new LogSearch(this);
     document.addEventListener("keydown", (event) => {
       const elsewhere = /** @type {Element} */ (event.target).closest("dialog, input[type=search]");
       if (event.key === "Escape" && !elsewhere && this.strategy) this.close();
@@ -61,7 +66,8 @@ export class LogPanel {
 
   close() {
     const focused = $("log").contains(document.activeElement);
-    this.reading.abort();
+    this.stream.close();
+    this.search.close();
     this.strategy = null;
     $("log").hidden = true;
     document.body.classList.remove("with-log");
@@ -75,64 +81,106 @@ export class LogPanel {
       this.close();
       return;
     }
-    const ended = isLive(this.strategy) && !isLive(strategy);
     this.strategy = strategy;
     this.showHead();
     if (strategy.run?.id !== this.runId) this.read(strategy);
-    else if (ended) this.poll(strategy.id); // not after the wait that is under way
   }
 
   /** @param {Strategy} strategy */
   read(strategy) {
+    if (this.strategy?.id !== strategy.id || this.runId !== strategy.run?.id) this.search.forget();
     this.strategy = strategy;
     this.runId = strategy.run?.id ?? "";
-    this.offset = -TAIL;
-    this.length = 0;
-    this.text.replaceChildren();
+    this.empty();
     this.showHead();
     this.follow();
-    this.poll(strategy.id);
+    if (this.runId) this.stream.open(strategy.id, this.runId, -TAIL);
   }
 
-  /** @param {string} id Ask for what follows until the run has ended or something else is read. */
-  async poll(id) {
-    this.reading.abort();
-    this.reading = new AbortController();
-    const { signal } = this.reading;
-    for (let wait = 0; !signal.aborted; wait = WAIT_S) {
-      try {
-        /** @type {LogView} */
-        const view = await ask(address("logs", id, { run: this.runId, offset: this.offset, wait }), { signal });
-        if (signal.aborted) return;
-        this.take(view);
-        if (isComplete(view)) return;
-        await pause(PAUSE_MS, signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        write($("log-state"), told(error));
-        await pause(RETRY_MS, signal);
-      }
-    }
+  empty() {
+    this.offset = null;
+    this.length = 0;
+    this.away = false;
+    this.trouble = "";
+    this.text.replaceChildren();
   }
 
-  /** @param {LogView} view */
-  take(view) {
-    let content = plain(view.content);
-    if (this.offset < 0 && view.offset > 0) {
-      content = `… the download has what came before\n${content.slice(content.indexOf("\n") + 1)}`;
+  /** @param {Lines} lines */
+  take(lines) {
+    this.trouble = "";
+    let content = plain(lines.content);
+    if (lines.offset > (this.offset ?? 0)) {
+      const why = lines.offset === lines.first ? "what came before was dropped" : "the download has what came before";
+      content = `… ${why}\n${lines.offset === lines.first ? content : content.slice(content.indexOf("\n") + 1)}`;
     }
-    this.offset = view.next_offset;
-    if (content) {
-      this.text.append(content);
-      this.length += content.length;
-    } else if (isComplete(view) && !this.length) {
-      this.text.replaceChildren(element("span", "quiet", "It printed nothing."));
-    }
+    this.offset = lines.next_offset;
+    this.append(content);
+  }
+
+  /** @param {string} text */
+  append(text) {
+    this.text.append(text);
+    this.length += text.length;
     if (this.following) {
       this.trim();
       this.toEnd();
     }
     this.showState();
+  }
+
+  /** @param {string} text What was shown is of another generation. */
+  note(text) {
+    this.offset = null;
+    this.append(`${text}\n`);
+  }
+
+  ended() {
+    if (!this.length) this.text.replaceChildren(element("span", "quiet", "It printed nothing."));
+    this.showState();
+  }
+
+  /** @param {string} text */
+  say(text) {
+    this.trouble = text;
+    this.showState();
+  }
+
+  /** @param {number} offset A line that was found, and what is around it. */
+  async showAt(offset) {
+    const { strategy, runId } = this;
+    if (!strategy) return;
+    const begin = Math.max(0, offset - BEFORE);
+    try {
+      /** @type {LogView} */
+      const view = await ask(address("logs", strategy.id, { run: runId, offset: begin, limit: TAIL }));
+      if (this.strategy?.id !== strategy.id || this.runId !== runId) return;
+      this.stream.close();
+      this.showAround(view, offset);
+    } catch (error) {
+      complain("The line could not be shown", error);
+    }
+  }
+
+  /** @param {LogView} view @param {number} offset Of the line that is marked. */
+  showAround(view, offset) {
+    const bytes = new TextEncoder().encode(view.content);
+    const cut = Math.max(0, offset - view.offset);
+    const text = (/** @type {number} */ from, /** @type {number} [to] */ to) => plain(new TextDecoder().decode(bytes.slice(from, to)));
+    const rest = text(cut);
+    const end = rest.indexOf("\n") < 0 ? rest.length : rest.indexOf("\n");
+    const before = text(0, cut);
+    this.empty();
+    this.away = true;
+    this.following = false;
+    const mark = element("mark", "", rest.slice(0, end));
+    this.text.append(view.offset > view.first ? before.slice(before.indexOf("\n") + 1) : before, mark, rest.slice(end));
+    mark.scrollIntoView({ block: "center" });
+    this.showState();
+  }
+
+  toNewest() {
+    if (this.away && this.strategy) this.read(this.strategy);
+    else this.follow();
   }
 
   trim() {
@@ -143,7 +191,8 @@ export class LogPanel {
   }
 
   scrolled() {
-    this.following = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 24;
+    if (this.following && this.text.clientHeight !== this.height) return; // it was resized, not read
+    this.following = !this.away && this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 24;
     this.showState();
   }
 
@@ -154,6 +203,7 @@ export class LogPanel {
   }
 
   toEnd() {
+    this.height = this.text.clientHeight;
     this.text.scrollTop = this.text.scrollHeight;
   }
 
@@ -162,6 +212,10 @@ export class LogPanel {
     write($("log-badge"), capital(s.status));
     $("log-badge").dataset.status = s.status;
     write($("log-run"), s.run ? `Run ${s.run.epoch}` : "");
+    $("log-clear").hidden = !mayEdit(s);
+    /** @type {HTMLAnchorElement} */
+    const download = $("log-download");
+    download.href = address("logs", s.id, { run: this.runId }, "download");
     this.showState();
   }
 
@@ -170,25 +224,19 @@ export class LogPanel {
     if (!s?.run) return;
     $("log-jump").hidden = this.following;
     const reading = this.following ? "Following" : "Paused while you read";
-    write($("log-state"), isLive(s) ? reading : runWords(s.run, Date.now()));
+    write($("log-state"), this.trouble || (isLive(s) ? reading : runWords(s.run, Date.now())));
   }
 
-  /** The whole run, piece by piece. */
-  async download() {
+  clear() {
     const { strategy, runId } = this;
-    if (!strategy) return;
-    const pieces = [];
-    for (let offset = 0, more = true; more; ) {
-      /** @type {LogView} */
-      const view = await ask(address("logs", strategy.id, { run: runId, offset, limit: PIECE }));
-      pieces.push(view.content);
-      more = view.next_offset > offset && view.next_offset < view.size;
-      offset = view.next_offset;
-    }
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob(pieces, { type: "text/plain" }));
-    link.download = `${runId}.log`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    if (!strategy || !runId) return;
+    const more = isLive(strategy) ? " It goes on: what it prints from then on is kept." : "";
+    confirmation.ask("Clear this log?", `All that ${strategy.name} has printed in this run is gone for good.${more}`, "Clear it", async () => {
+      await remove(address("logs", strategy.id, { run: runId }));
+      if (this.strategy?.id !== strategy.id || this.runId !== runId) return;
+      toast("The log is cleared.");
+      this.search.close();
+      this.read(this.strategy);
+    });
   }
 }

@@ -10,7 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from openbell.contracts.limits import Limits, Usage
 from openbell.contracts.model import ExitReason, RunState, StopStep
+from services.runner.monitor.samples import Group
 
 Enforcement = Literal["enforced", "watched", "none"]
 
@@ -23,8 +25,14 @@ class Capabilities:
     memory_limit: Enforcement
     pids_limit: Enforcement
     cpu_limit: Enforcement
+    disk_limit: Enforcement
+    files_limit: Enforcement
     own_user: bool
-    """Whether strategies run as another user than the runner."""
+    """Whether the strategies of each owner run as a user of their own."""
+    namespaces: bool
+    """Whether a strategy has a file system and processes of its own, and sees no others."""
+    why_not: tuple[str, ...]
+    """For people: why something is not enforced here."""
     graceful_stop: bool
     """Whether a strategy can be told to end before it is killed."""
 
@@ -34,7 +42,11 @@ class Capabilities:
             "memory_limit": self.memory_limit,
             "pids_limit": self.pids_limit,
             "cpu_limit": self.cpu_limit,
+            "disk_limit": self.disk_limit,
+            "files_limit": self.files_limit,
             "own_user": "yes" if self.own_user else "no",
+            "namespaces": "yes" if self.namespaces else "no",
+            "why_not": "; ".join(self.why_not),
             "graceful_stop": "yes" if self.graceful_stop else "no",
         }
 
@@ -54,8 +66,23 @@ class RunSpec:
     log: Path
     ladder: tuple[StopStep, ...]
     """How it wants to be stopped."""
+    owner: str
+    limits: Limits = field(default_factory=Limits)
+    max_runtime_s: float | None = None
+    note: str = ""
+    """The runner's own, kept with the run for whichever runner asks what is live."""
+    readable: tuple[Path, ...] = ()
+    """What its interpreter consists of, and whatever else it may read besides its own folder."""
     start_at: datetime | None = None
     """The instant until which it is held, prepared. None, or the past: it starts at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """By which a live run is watched."""
+
+    pid: int
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +98,10 @@ class RunHandle:
     """What finds it again: a process's identity, a container's id; nothing while it is held."""
     ladder: tuple[StopStep, ...]
     """How it wants to be stopped, as its spec said."""
+    note: str = ""
+    """As its spec said."""
+    process: Process | None = None
+    """None while it is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +118,9 @@ class Observation:
     signal: str | None = None
     reason: ExitReason | None = None
     detail: str | None = None
+    usage: Usage | None = None
+    process: Process | None = None
+    """Of what has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +179,17 @@ class Backend(Protocol):
         """Start a run. Raises StartRefused, BackendLost."""
         ...
 
-    async def stop(self, run_id: str, ladder: Sequence[StopStep], reason: ExitReason) -> None:
+    async def stop(
+        self,
+        run_id: str,
+        ladder: Sequence[StopStep],
+        reason: ExitReason,
+        detail: str | None = None,
+    ) -> None:
         """Begin to stop a run: its whole tree walks the ladder, also if the runner dies meanwhile.
 
-        Returns at once. A run that has ended is left alone. Raises NoSuchRun, BackendLost.
+        `detail` says why, for people. Returns at once. A run that has ended is left alone.
+        Raises NoSuchRun, BackendLost.
         """
         ...
 
@@ -160,6 +201,10 @@ class Backend(Protocol):
 
     async def acknowledge(self, number: int) -> None:
         """Observations up to this number are known elsewhere for good. Raises BackendLost."""
+        ...
+
+    def group(self, run_id: str) -> Group | None:
+        """Where to read what this run uses; None where its processes alone tell."""
         ...
 
     async def shut_down(self) -> None:

@@ -5,13 +5,17 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from openbell.contracts.limits import Usage
 from openbell.contracts.model import ExitReason, RunState, StopStep
 from services.runner.backends.base import (
     BackendLost,
     Capabilities,
+    Enforcement,
     NoSuchRun,
     Observation,
+    Process,
     Recovery,
     RunHandle,
     RunSpec,
@@ -22,7 +26,11 @@ from services.runner.backends.warden_client import (
     WardenRefused,
     WardenUnavailable,
 )
-from services.runner.warden.protocol import Entry
+from services.runner.monitor.samples import Group
+from services.runner.warden.protocol import Entry, Start
+
+if sys.platform == "linux":
+    from services.runner.warden.cgroups import Groups
 
 STATES = {
     "starting": RunState.PREPARING,
@@ -39,15 +47,23 @@ class ProcessBackend:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._client: WardenClient | None = None
+        self._host: dict[str, Any] = {}
 
     @property
     def capabilities(self) -> Capabilities:
+        host = self._host
+        enforces: dict[str, bool] = host.get("enforces", {})
+        why_not = (host.get("why_no_limits"), host.get("why_no_namespaces"))
         return Capabilities(
             backend="process",
-            memory_limit="none",
-            pids_limit="none",
-            cpu_limit="none",
-            own_user=False,
+            memory_limit=_enforcement(enforces.get("memory")),
+            pids_limit=_enforcement(enforces.get("processes")),
+            cpu_limit="enforced" if enforces.get("cpu") else "none",
+            disk_limit="watched",
+            files_limit="enforced" if "enforces" in host else "none",
+            own_user=host.get("own_user", False),
+            namespaces=host.get("namespaces", False),
+            why_not=tuple(why for why in why_not if why),
             graceful_stop=True,
         )
 
@@ -56,6 +72,7 @@ class ProcessBackend:
         try:
             client = await WardenClient.connect(self._folder, python=Path(sys.executable))
             self._client = client
+            self._host = client.host
             live = await client.list()
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
@@ -68,6 +85,8 @@ class ProcessBackend:
                 run.epoch,
                 "" if run.pid is None else f"{run.pid}:{run.start_ticks}",
                 tuple(StopStep(signal=signal, wait_s=wait) for signal, wait in run.ladder),
+                run.note or "",
+                _process(run.pid, run.started_at),
             )
             for run in live
         )
@@ -76,17 +95,7 @@ class ProcessBackend:
     async def start(self, spec: RunSpec) -> RunHandle:
         client = self._connected()
         try:
-            started = await client.start(
-                run=spec.run_id,
-                strategy=spec.strategy_id,
-                epoch=spec.epoch,
-                argv=[str(spec.python), spec.script],
-                cwd=spec.folder,
-                env=spec.environment,
-                log=spec.log,
-                ladder=_steps(spec.ladder),
-                at=spec.start_at.timestamp() if spec.start_at else None,
-            )
+            started = await client.start(_request(spec))
         except WardenRefused as error:
             observed = error.code == "start_failed"
             raise StartRefused(error.detail, observed=observed) from error
@@ -97,9 +106,15 @@ class ProcessBackend:
             "process", 1, spec.run_id, spec.strategy_id, spec.epoch, reference, spec.ladder
         )
 
-    async def stop(self, run_id: str, ladder: Sequence[StopStep], reason: ExitReason) -> None:
+    async def stop(
+        self,
+        run_id: str,
+        ladder: Sequence[StopStep],
+        reason: ExitReason,
+        detail: str | None = None,
+    ) -> None:
         try:
-            await self._connected().stop(run_id, reason, _steps(ladder))
+            await self._connected().stop(run_id, reason, _steps(ladder), detail)
         except WardenRefused as error:
             raise NoSuchRun(run_id) from error
         except WardenUnavailable as error:
@@ -117,6 +132,12 @@ class ProcessBackend:
             await self._connected().acknowledge(number)
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
+
+    def group(self, run_id: str) -> Group | None:
+        told = self._host.get("groups")
+        if sys.platform != "linux" or not told or not told["version"]:
+            return None
+        return Groups.from_json(told).of(run_id)
 
     async def shut_down(self) -> None:
         try:
@@ -150,7 +171,52 @@ def _observation(entry: Entry) -> Observation:
         signal=entry.signal,
         reason=ExitReason(entry.reason) if entry.reason else None,
         detail=entry.detail,
+        usage=_usage(entry) if entry.kind == "exited" else None,
+        process=_process(entry.pid, entry.at),
     )
+
+
+def _process(pid: int | None, started_at: float | None) -> Process | None:
+    if pid is None or started_at is None:
+        return None
+    return Process(pid, datetime.fromtimestamp(started_at, UTC))
+
+
+def _usage(entry: Entry) -> Usage:
+    return Usage(
+        peak_memory_bytes=entry.peak_memory,
+        cpu_s=entry.cpu_s,
+        refused=entry.refused or 0,
+        out_of_memory=entry.out_of_memory or 0,
+    )
+
+
+def _request(spec: RunSpec) -> Start:
+    limits = spec.limits
+    return Start(
+        run=spec.run_id,
+        strategy=spec.strategy_id,
+        epoch=spec.epoch,
+        argv=(str(spec.python), spec.script),
+        cwd=str(spec.folder),
+        env=dict(spec.environment),
+        log=str(spec.log),
+        ladder=tuple(_steps(spec.ladder)),
+        at=spec.start_at.timestamp() if spec.start_at else None,
+        owner=spec.owner,
+        readable=tuple(map(str, spec.readable)),
+        lifetime=spec.max_runtime_s,
+        note=spec.note,
+        memory=None if limits.memory_mb is None else limits.memory_mb << 20,
+        processes=limits.processes,
+        cpu_weight=limits.cpu_weight,
+        cpus=limits.cpus,
+        open_files=limits.open_files,
+    )
+
+
+def _enforcement(enforced: bool | None) -> Enforcement:
+    return "enforced" if enforced else "watched"
 
 
 def _steps(ladder: Sequence[StopStep]) -> list[tuple[str, float]]:

@@ -16,13 +16,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
 from services.runner.warden.address import ADDRESS
+from services.runner.warden.build import BUILD
 from services.runner.warden.protocol import (
     LINE_LIMIT,
     VERSION,
@@ -37,6 +38,7 @@ from services.runner.warden.protocol import (
     Start,
     Stop,
     Subscribe,
+    Upgrade,
     decode,
     encode,
     request_to_json,
@@ -80,6 +82,7 @@ class LiveRun:
     epoch: int
     state: str
     ladder: Sequence[tuple[str, float]]
+    note: str | None = None
     pid: int | None = None
     """None, like what follows, while it is held."""
     start_ticks: int | None = None
@@ -93,6 +96,9 @@ class WardenClient:
         self.seq = 0
         self.acknowledged = 0
         self.holds = False
+        self.build = ""
+        self.host: dict[str, Any] = {}
+        """What its host can do for a run; empty where it does nothing special."""
         self._writer = writer
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[Json]] = {}
@@ -112,9 +118,16 @@ class WardenClient:
         give_up = time.monotonic() + PATIENCE
         started: subprocess.Popen[bytes] | None = None
         pause = GLANCE
+        upgraded = False
         while True:
             try:
-                return await cls._attach(folder)
+                client = await cls._attach(folder)
+                if client.build == BUILD or upgraded:
+                    return client
+                upgraded = True
+                if not await client._upgrade(python):
+                    return client
+                continue
             except OSError as error:
                 if time.monotonic() > give_up:
                     raise WardenUnavailable(f"no warden answers in {folder}: {error}") from error
@@ -123,31 +136,22 @@ class WardenClient:
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, PAUSE)
 
-    async def start(
-        self,
-        *,
-        run: str,
-        strategy: str,
-        epoch: int,
-        argv: Sequence[str],
-        cwd: Path,
-        env: Mapping[str, str],
-        log: Path,
-        ladder: Sequence[tuple[str, float]],
-        at: float | None = None,
-    ) -> Started | None:
+    async def start(self, request: Start) -> Started | None:
         """None while it is held for its instant."""
-        if at is not None and not self.holds:
+        if request.at is not None and not self.holds:
             # A warden of an earlier release would start it now, whatever the instant.
-            await asyncio.sleep(max(0, at - time.time()))
-        request = Start(
-            run, strategy, epoch, tuple(argv), str(cwd), dict(env), str(log), tuple(ladder), at
-        )
+            await asyncio.sleep(max(0, request.at - time.time()))
         answer = await self._ask(request)
         return Started(**cast("dict[str, Any]", answer)) if answer else None
 
-    async def stop(self, run: str, reason: str, ladder: Sequence[tuple[str, float]]) -> None:
-        await self._ask(Stop(run, reason, tuple(ladder)))
+    async def stop(
+        self,
+        run: str,
+        reason: str,
+        ladder: Sequence[tuple[str, float]],
+        detail: str | None = None,
+    ) -> None:
+        await self._ask(Stop(run, reason, tuple(ladder), detail))
 
     async def list(self) -> list[LiveRun]:
         answer = await self._ask(ListRuns())
@@ -176,6 +180,22 @@ class WardenClient:
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
 
+    async def _upgrade(self, python: Path) -> bool:
+        """Whether it has become our own release: then it has to be connected to anew.
+
+        It may put that off, and us with it: the connection is lost at another time then.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._ask(_successor(python))
+                await self._news.wait()  # until the connection is lost
+        except (WardenRefused, TimeoutError):
+            return False
+        except WardenUnavailable:
+            pass
+        await self.close()
+        return True
+
     @classmethod
     async def _attach(cls, folder: Path) -> Self:
         reader, writer = await _open(folder)
@@ -192,6 +212,7 @@ class WardenClient:
         client.pid, client.boot_id = hello["pid"], hello["boot_id"]
         client.seq, client.acknowledged = hello["seq"], hello["acknowledged"]
         client.holds = hello.get("holds", False)
+        client.build, client.host = hello.get("build", ""), hello.get("host", {})
         return client
 
     async def _ask(self, request: Request) -> Json:
@@ -240,6 +261,10 @@ class WardenClient:
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(WardenUnavailable(why))
+
+
+def _successor(python: Path) -> Upgrade:
+    return Upgrade(str(python.absolute()), BOOT.format(root=str(ROOT)))
 
 
 async def _open(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
