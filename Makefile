@@ -18,7 +18,7 @@ WITHOUT_DATABASE := $(patsubst %,--ignore tests/integration/test_%.py,bell bus e
 # What kills services, NATS and processes, and looks at what is left.
 FAULTS := $(patsubst %,tests/integration/test_%.py,kill two_schedulers outbox warden stopping)
 
-.PHONY: setup up test test-all fault check format bench lock schemas wheel clean
+.PHONY: setup up test test-all test-cgroup2 fault soak check format bench lock schemas wheel clean
 
 setup: $(VENV)/.installed
 
@@ -31,9 +31,17 @@ test: setup
 test-all: test
 	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest tests/integration tests/e2e $(WITHOUT_DATABASE) $(ARGS)
 
+# Limits on a real cgroup v2 kernel, in a machine that QEMU emulates.
+test-cgroup2: setup
+	@$(PY) -m tests.cgroup2 $(ARGS)
+
 fault: setup
 	@$(PY) -m pytest $(FAULTS) $(ARGS)
 	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest $(filter-out %_warden.py,$(FAULTS)) $(ARGS)
+
+# Strategies that start, crash and stop at random for minutes: nothing may grow.
+soak: setup
+	@$(PY) -m tests.soak $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -5,7 +5,7 @@ import sys
 
 from bench.figure import Figure
 
-NAMES = ("start", "bell", "planner", "list", "people", "change", "memory", "boot")
+NAMES = ("start", "bell", "planner", "list", "people", "change", "memory", "boot", "tail", "log")
 
 
 def main() -> int:

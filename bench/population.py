@@ -4,7 +4,8 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
-from openbell.contracts.model import Role, Scope
+from openbell.contracts.limits import RunPolicy
+from openbell.contracts.model import RestartPolicy, Role, Scope
 from openbell.db.migrate import upgrade
 from openbell.db.models import ApiToken, ScheduleRow, Strategy, User, Version
 from openbell.db.session import Database
@@ -72,7 +73,7 @@ def _strategy(number: int, user: int, source: bytes) -> list[Strategy | Version 
         name=name,
         name_key=name.casefold(),
         version=1,
-        restart="never",
+        policy=RunPolicy(restart=RestartPolicy.NEVER),
         created_at=NOW,
     )
     version = Version(

@@ -32,6 +32,8 @@ from openbell.contracts.errors import (
     raised_from,
 )
 from openbell.contracts.events import CalendarChanged, RunnerEvent
+from openbell.contracts.logs import LogLines
+from openbell.contracts.metrics import RunnerMetrics
 from openbell.contracts.model import RunnerInfo
 from openbell.settings import NatsSettings
 
@@ -321,6 +323,59 @@ class Bus:
             changed(CalendarChanged.model_validate_json(message.data))
 
         await self._client.subscribe(CalendarChanged.SUBJECT, cb=receive)
+
+    async def tell_lines(self, lines: LogLines) -> None:
+        """Tell all who follow this run just now. Lost while the bus is away."""
+        with contextlib.suppress(NatsError):
+            await self._client.publish(lines.subject, lines.encode())
+
+    @contextlib.asynccontextmanager
+    async def hearing_lines(
+        self, subject: str, told: Callable[[LogLines | None], None]
+    ) -> AsyncGenerator[None]:
+        """Call `told` with what a run writes; with None when some of it may have been missed."""
+
+        async def receive(message: Msg) -> None:
+            lines = LogLines.model_validate_json(message.data)
+            if lines.subject == message.subject:
+                told(lines)
+
+        def gap() -> None:
+            told(None)
+
+        subscription = await self._client.subscribe(subject, cb=receive)
+        self._reconnected.append(gap)
+        try:
+            await self._confirm_sent()
+            yield
+        finally:
+            self._reconnected.remove(gap)
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+
+    async def tell_metrics(self, metrics: RunnerMetrics) -> None:
+        """Tell all who listen just now. Lost while the bus is away: there is more in seconds."""
+        with contextlib.suppress(NatsError):
+            await self._client.publish(metrics.subject, metrics.encode())
+
+    @contextlib.asynccontextmanager
+    async def hearing_metrics(
+        self, told: Callable[[RunnerMetrics], Awaitable[None]]
+    ) -> AsyncGenerator[None]:
+        """Call `told` with what each runner tells of itself, one after another."""
+
+        async def receive(message: Msg) -> None:
+            metrics = RunnerMetrics.model_validate_json(message.data)
+            if metrics.subject == message.subject:
+                await told(metrics)
+
+        subscription = await self._client.subscribe(RunnerMetrics.subjects(), cb=receive)
+        try:
+            await self._confirm_sent()
+            yield
+        finally:
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
 
     # ---- the streams and buckets themselves
 

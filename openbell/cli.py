@@ -16,7 +16,10 @@ from openbell import (
     cli_accounts,
     cli_calendar,
     cli_import,
+    cli_limits,
+    cli_logs,
     cli_owner,
+    cli_runners,
     cli_schedules,
     client,
     credentials,
@@ -27,6 +30,7 @@ from openbell.cli_options import (
     HERE,
     UNREACHABLE,
     Json,
+    Limits,
     Name,
     Secrets,
     Url,
@@ -220,18 +224,20 @@ def upload(
     set_: Values = None,
     secret: Secrets = None,
     use: Uses = None,
-    restart: Annotated[str, typer.Option(help="never, on-failure or always.")] = "on-failure",
+    limits: Limits = None,
+    restart: Annotated[
+        str | None, typer.Option(help="never, on-failure (the default) or always.")
+    ] = None,
     stop_grace_s: Annotated[
-        float, typer.Option("--stop-grace", help="Seconds to clean up in, before it is killed.")
-    ] = 15,
+        float | None,
+        typer.Option("--stop-grace", help="Seconds to clean up in, before it is killed: 15."),
+    ] = None,
     start_it: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
     as_json: Json = False,
     url: Url = HERE,
 ) -> None:
     """Upload a strategy."""
     form = {
-        "restart": restart,
-        "stop_grace_s": str(stop_grace_s),
         "parameters": json.dumps(pairs(set_)),
         "secrets": json.dumps(secrets(secret)),
         "uses": json.dumps(pairs(use)),
@@ -241,6 +247,12 @@ def upload(
             form["name"] = name
         if exchange:
             form["exchange"] = exchange
+        if limits:
+            form["limits"] = limits
+        if restart:
+            form["restart"] = restart
+        if stop_grace_s is not None:
+            form["stop_grace_s"] = str(stop_grace_s)
         outcome = openbell.upload(file, form)
         if start_it:
             outcome = openbell.act("start", outcome["strategy"]["id"], wait=START_S)
@@ -312,20 +324,6 @@ def resume(name: Name, as_json: Json = False, url: Url = HERE) -> None:
 
 
 @app.command()
-def logs(
-    name: Name,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it writes.")] = False,
-    run_id: Annotated[str | None, typer.Option("--run", help="An earlier run.")] = None,
-    url: Url = HERE,
-) -> None:
-    """Print a strategy's log."""
-    with client.connect(url) as openbell:
-        strategy_id = openbell.find(name)["id"]
-        for text in openbell.log(strategy_id, run_id, follow=follow):
-            print(text, end="", flush=True)
-
-
-@app.command()
 def events(as_json: Json = False, url: Url = HERE) -> None:
     """Print what happens, as it happens, until Ctrl-C."""
     with client.connect(url) as openbell:
@@ -379,7 +377,10 @@ def _act(verb: str, name: str, wait_s: float, url: str, as_json: bool) -> None:
         raise typer.Exit(FAILED)  # it still cleans up, or will not end
 
 
+app.add_typer(cli_logs.app)
 app.add_typer(cli_schedules.app)
+app.add_typer(cli_limits.app)
+app.add_typer(cli_runners.app)
 app.add_typer(cli_calendar.app, name="calendar")
 app.add_typer(cli_import.app)
 app.add_typer(cli_owner.app)

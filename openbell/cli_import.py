@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from openbell import client, openalgo, show
-from openbell.cli_options import FAILED, HERE, Json, Url, pairs
+from openbell.cli_options import FAILED, HERE, Json, Limits, Url, pairs
 from openbell.contracts.schedules import stored
 from openbell.openalgo import KEY, BadInstallation, Deed, Here, Script, Step
 
@@ -64,6 +64,7 @@ def import_openalgo(
         list[str] | None,
         typer.Option("--use", help="Hand each one of your own secrets.", metavar="KEY=SECRET"),
     ] = None,
+    limits: Limits = None,
     as_json: Json = False,
     url: Url = HERE,
 ) -> None:
@@ -76,7 +77,9 @@ def import_openalgo(
     with client.connect(url) as openbell:
         steps = openalgo.steps(installation, _here(openbell), even_if_running=even_if_running)
         if apply:
-            results, gone = _applied(openbell, steps, given)
+            form = {kind: json.dumps(them) for kind, them in given.items()}
+            form |= {"limits": limits} if limits else {}
+            results, gone = _applied(openbell, steps, form)
         else:
             results, gone = [_planned(step) for step in steps], None
     names = {name for those in given.values() for name in those}
@@ -99,7 +102,7 @@ def _here(openbell: client.Client) -> Here:
 
 
 def _applied(
-    openbell: client.Client, steps: list[Step], given: dict[str, dict[str, str]]
+    openbell: client.Client, steps: list[Step], form: dict[str, str]
 ) -> tuple[list[Result], client.Unreachable | None]:
     """What was done; and what ended it early, if Openbell went away."""
     results: list[Result] = []
@@ -108,7 +111,7 @@ def _applied(
         result.result = DONE[step.deed]
         results.append(result)
         try:
-            _carry(openbell, result, given)
+            _carry(openbell, result, form)
         except client.Refused as error:
             result.reason = str(error)
             result.result = INCOMPLETE if result.strategy_id else DONE[Deed.REFUSE]
@@ -119,14 +122,13 @@ def _applied(
     return results, None
 
 
-def _carry(openbell: client.Client, result: Result, given: dict[str, dict[str, str]]) -> None:
-    """Create it, and give it its schedule. Raises Refused, Unreachable."""
+def _carry(openbell: client.Client, result: Result, form: dict[str, str]) -> None:
+    """Create it as the form says, and give it its schedule. Raises Refused, Unreachable."""
     step, hosted = result.step, result.step.hosted
     if step.deed is Deed.REFUSE:
         return
     if step.deed is Deed.CREATE and hosted.script:
-        form = {"name": hosted.name, **{kind: json.dumps(them) for kind, them in given.items()}}
-        made = _upload(openbell, hosted.script, form, step.exchange)
+        made = _upload(openbell, hosted.script, {"name": hosted.name, **form}, step.exchange)
         result.strategy_id = made["strategy"]["id"]
     if step.schedule is not None and result.strategy_id:
         if hosted.held:

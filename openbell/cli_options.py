@@ -40,6 +40,14 @@ Uses = Annotated[
     list[str] | None,
     typer.Option("--use", help="Hand it one of your own secrets.", metavar="KEY=SECRET"),
 ]
+Limits = Annotated[
+    str | None,
+    typer.Option(
+        "--limits",
+        help='What its runs may use: {"limits": {"memory_mb": 512}, "watchdogs": {"quiet_s": 600}}',
+        metavar="JSON",
+    ),
+]
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:

@@ -14,8 +14,8 @@ import httpx
 from openbell import credentials
 from openbell.credentials import NOBODY, Credential
 
-FOLLOW_S = 15
 RECONNECT_S = 1.0
+MOST_TRIES = 30
 CSRF_COOKIE, CSRF_HEADER = "openbell_csrf", "X-Openbell-CSRF"
 NOT_SIGNED_IN, UNKNOWN = "not_signed_in", "unknown_strategy"
 ID = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -108,13 +108,43 @@ class Client:
 
     def log(self, strategy_id: str, run_id: str | None, *, follow: bool) -> Iterator[str]:
         """The end of a log, and what is added to it until the run ends."""
+        path = f"/python/logs/{strategy_id}"
         params: dict[str, Any] = {"run": run_id} if run_id else {}
+        view = self.request("GET", path, params=params)
+        yield view["content"]
+        if follow:
+            last_id = f"{view['generation']}-{view['next_offset']}"
+            for kind, data in self.followed_log(path, {"run": view["run_id"]}, last_id):
+                if kind == "lines":
+                    yield data["content"]
+
+    def followed_log(
+        self, path: str, params: dict[str, Any], last_id: str
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What is added to a log from there on, until its run ends. A lost connection is resumed.
+
+        Raises Unreachable, Refused.
+        """
+        tries = 0
         while True:
-            chunk = self.request("GET", f"/python/logs/{strategy_id}", params=params)
-            yield chunk["content"]
-            if not follow or (chunk["ended"] and chunk["next_offset"] >= chunk["size"]):
-                return
-            params = {"run": chunk["run_id"], "offset": chunk["next_offset"], "wait": FOLLOW_S}
+            headers = {"Last-Event-ID": last_id}
+            try:
+                with self._http.stream(
+                    "GET", f"{path}/stream", params=params, headers=headers
+                ) as response:
+                    if not response.is_success:
+                        response.read()
+                        raise self._refused(response)
+                    for event in _events(response.iter_lines()):
+                        last_id, tries = event.get("id", last_id), 0
+                        if event["event"] == "ended":
+                            return
+                        yield event["event"], json.loads(event["data"])
+            except httpx.TransportError as error:
+                tries += 1
+                if tries > MOST_TRIES:
+                    raise self._unreachable(error) from None
+            time.sleep(RECONNECT_S)
 
     def events(self, *, resume: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
         """What happens. A lost connection is resumed where it ended, or is the end."""

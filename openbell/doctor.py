@@ -1,6 +1,7 @@
 """What this installation and this host can do; and, with `smoke`, whether it really does."""
 
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psutil
 
-from openbell import client, credentials
+from openbell import capabilities, client, credentials
 
 LEAST_DISK = 500_000_000
 LEAST_SQLITE = (3, 35, 0)
@@ -34,7 +35,7 @@ except KeyboardInterrupt:
     print("cleaned up")
 """
 EXTRAS = ("fastapi", "uvicorn", "sqlmodel", "alembic", "aiosqlite", "apscheduler", "uv")
-READY_S, STOP_S = 15, 10
+READY_S, STOP_S, PROBE_S = 15, 10, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def examine(home: Path) -> list[Check]:
         _time_zones(),
         _home(home),
         _host(),
+        _limits(),
     ]
 
 
@@ -113,11 +115,25 @@ def _home(home: Path) -> Check:
 def _host() -> Check:
     memory = psutil.virtual_memory().total / 2**30
     cores = psutil.cpu_count() or 1
-    detail = (
-        f"{platform.system()} {platform.release()}, {cores} cores, {memory:.1f} GB;"
-        " strategies run as processes, limits are not enforced yet"
-    )
+    detail = f"{platform.system()} {platform.release()}, {cores} cores, {memory:.1f} GB"
     return Check("host", detail, ok=True)
+
+
+def _limits() -> Check:
+    """What a runner that is started like this could do; one that runs may be started otherwise."""
+    ask = [sys.executable, "-m", "services.runner.probe"]
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=PROBE_S)
+    except subprocess.TimeoutExpired:
+        return Check("limits", f"no answer within {PROBE_S} s", ok=False)
+    try:
+        told: dict[str, str] = json.loads(done.stdout)
+    except ValueError:
+        reason = done.stderr.strip().splitlines()[-1:] or ["the runner's probe said nothing"]
+        return Check("limits", reason[0], ok=False)
+    apart = capabilities.apart(told)
+    parts = [capabilities.limits(told), f"strategies have {apart or 'no user of their own'}"]
+    return Check("limits", "; ".join([*parts, *filter(None, [told.get("why_not")])]), ok=True)
 
 
 def smoke() -> list[Check]:

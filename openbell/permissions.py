@@ -23,6 +23,8 @@ from openbell.bus import (
 )
 from openbell.contracts.base import Event, RunnerAsks
 from openbell.contracts.events import CalendarChanged, RunnerEvent
+from openbell.contracts.logs import LogLines
+from openbell.contracts.metrics import RunnerMetrics
 from openbell.contracts.schema import command_types
 
 ACCOUNT = "openbell"
@@ -33,7 +35,7 @@ STORE_KEEPER = "scheduler"
 """Makes the streams and buckets."""
 TELL_EVENTS = frozenset({"api", "scheduler"})
 READS = {
-    "api": (ARTIFACTS_STREAM,),
+    "api": (ARTIFACTS_STREAM, PRESENCE_STREAM),
     "runner": (ARTIFACTS_STREAM,),
     "scheduler": (RUNNERS, PRESENCE_STREAM),
     "status": (EVENTS,),
@@ -80,6 +82,8 @@ def rights(service: str, runner: str = "*") -> Rights:
     heard = [f"{STORED}.{stream}.>" for stream in HEARS.get(service, ())]
     if service == "scheduler":
         heard += [presence(">"), CalendarChanged.SUBJECT]
+    if service == "api":
+        heard += [LogLines.subjects(), RunnerMetrics.subjects(), presence(">")]
     if publish:
         heard.append(f"{inbox(user_of(service, runner))}.>")
     return Rights(publish, (*answered, *heard), answers=bool(answered))
@@ -99,6 +103,8 @@ def _told(service: str, runner: str) -> Iterable[str]:
         yield CalendarChanged.SUBJECT
     if service == RUNNER:
         yield RunnerEvent.subjects(runner)
+        yield LogLines.subjects(runner)
+        yield RunnerMetrics.subjects(runner)
         yield presence(runner)
 
 

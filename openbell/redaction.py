@@ -59,6 +59,13 @@ class Mask:
             longest = max(longest, _unfinished(data, pattern, longest))
         return longest
 
+    def beheaded(self, data: bytes) -> int:
+        """How many bytes at the beginning may be the end of a value whose beginning was dropped."""
+        turned, longest = data[: self.reach][::-1], 0
+        for pattern in self.patterns:
+            longest = max(longest, _unfinished(turned, pattern[::-1], longest))
+        return longest
+
 
 NOTHING_TO_HIDE = Mask(())
 

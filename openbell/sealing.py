@@ -52,6 +52,11 @@ def for_run(run_id: str, epoch: int) -> bytes:
     return f"openbell run environment\0{run_id}\0{epoch}".encode()
 
 
+def for_log(run_id: str, version: str, page: int) -> bytes:
+    """The purpose of a page of what must be hidden in a run's log."""
+    return f"openbell log secrets\0{run_id}\0{version}\0{page}".encode()
+
+
 def _text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode()
 

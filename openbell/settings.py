@@ -86,9 +86,29 @@ class RunnerSettings(BaseModel):
     """The interpreter of strategies; none means the default environment, built on first use."""
     environment: dict[str, str] = {}
     """Variables for every strategy of this host; a strategy's own parameters win."""
+    readable: Annotated[tuple[Path, ...], *BY_COMMAS] = ()
+    """What every strategy of this host may read besides the system, its interpreter and its own
+    folder: data that many share."""
     stop_strategies_on_exit: bool = False
     """Whether strategies end with the runner, or go on and are found again."""
     heartbeat_s: float = Field(default=5, gt=0)
+    sample_s: float = Field(default=1, ge=0.1, le=10)
+    """How often each run is looked at: whether it keeps to its limits, and is alive."""
+    metrics_s: float = Field(default=5, ge=1, le=60)
+    """How often is told what runs and the host use."""
+
+
+class LogSettings(BaseModel):
+    """Of the logs of runs on a runner's host."""
+
+    cap_bytes: int = Field(default=50 * 1024**2, ge=64 * 1024)
+    """How much of a run's log stays as it was written; what is older is archived."""
+    archive_bytes: int = Field(default=200 * 1024**2, ge=0)
+    """What the archives and the logs of ended runs of one strategy may take up."""
+    max_age_days: float = Field(default=30, gt=0)
+    """How long they are kept at the most."""
+    disk_reserve_bytes: int = Field(default=256 * 1024**2, ge=0)
+    """When less is free on the disk, archives are dropped, then the old lines of live logs."""
 
 
 class StatusSettings(BaseModel):
@@ -107,6 +127,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     runner: RunnerSettings = RunnerSettings()
+    log: LogSettings = LogSettings()
     status: StatusSettings = StatusSettings()
 
     @property

@@ -127,7 +127,7 @@ def event(kind: str, data: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"event": kind, **data}), flush=True)
         return
-    known = {"owner", "strategy_id", "at", "run_id", "epoch"}
+    known = {"owner", "strategy_id", "at", "run_id", "epoch", "usage"}
     rest = " ".join(f"{k}={v}" for k, v in data.items() if k not in known and v is not None)
     moment = local(data["at"]) if "at" in data else ""
     print(f"{moment:23} {kind:16} {data.get('strategy_id', '')} {rest}".rstrip(), flush=True)

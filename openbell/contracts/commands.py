@@ -6,6 +6,7 @@ from typing import ClassVar, Generic
 from pydantic import Base64Bytes, Field
 
 from openbell.contracts.base import Command, Done, Message, ReplyT, RunnerAsks, Utc
+from openbell.contracts.limits import Limits, Watchdogs
 from openbell.contracts.model import Closure, ExitReason, Intent, Session, StopStep
 from openbell.contracts.schedules import ClockTime, Schedule
 
@@ -261,6 +262,8 @@ class StartRun(Command[Done]):
     exchange: str | None
     ladder: tuple[StopStep, ...]
     """How the run wants to be stopped, by whomever."""
+    limits: Limits = Limits()
+    watchdogs: Watchdogs = Watchdogs()
     start_at: Utc | None = None
     """The instant at which its process starts; until then it is prepared. None: at once."""
 
@@ -278,34 +281,6 @@ class StopRun(Command[Done]):
     epoch: int
     reason: ExitReason
     ladder: tuple[StopStep, ...]
-
-
-class LogChunk(Message):
-    """Bytes `offset` to `next_offset` of a run's log, which holds `size` bytes by now."""
-
-    offset: int
-    next_offset: int
-    size: int
-    data: Base64Bytes
-    quiet_s: float = 0
-    """For how long nothing was added."""
-
-
-class ReadLog(Command[LogChunk]):
-    """Up to `limit` bytes from `offset`; a negative offset counts from the end.
-
-    Waits up to `wait_s` seconds when there is nothing to read yet. What is read is answered with
-    up to `around` bytes more on both sides: on them it depends what must be masked.
-    """
-
-    service: ClassVar[str] = "runner"
-    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
-    strategy_id: str
-    run_id: str
-    offset: int = 0
-    limit: int = Field(default=65_536, ge=1, le=524_288)
-    around: int = Field(default=0, ge=0, le=131_072)
-    wait_s: float = Field(default=0, ge=0, le=30)
 
 
 class RunVariables(Message):

@@ -222,6 +222,12 @@ class ServiceUnavailable(OpenbellError):
     status = 503
 
 
+class LogWithheld(OpenbellError):
+    """It cannot be told what must be hidden in this log."""
+
+    status = 503
+
+
 class NoAnswer(ServiceUnavailable):
     """It was asked for, and no answer came: it may be done all the same."""
 

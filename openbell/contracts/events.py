@@ -13,6 +13,7 @@ from openbell.contracts.base import (
     Utc,
     snake_case,
 )
+from openbell.contracts.limits import Usage
 from openbell.contracts.model import Cause, ExitReason, Intent, Permission, RunState
 
 
@@ -77,6 +78,9 @@ class RunExited(StrategyEvent):
     signal: str | None
     detail: str | None
     retry_at: Utc | None
+    headline: str | None = None
+    """What its log says of a failure: the exception's line, or the last one."""
+    usage: Usage = Usage()
 
 
 class StrategyGaveUp(StrategyEvent):
@@ -104,6 +108,15 @@ class StartSkipped(StrategyEvent):
 
     due_at: Utc
     reason: str
+
+
+class LimitsChanged(StrategyEvent):
+    """What its runs may use, how they are watched, stopped and restarted is another now.
+
+    `names` are the fields of its policy that were changed: `limits.memory_mb`.
+    """
+
+    names: tuple[str, ...]
 
 
 class StrategyShared(StrategyEvent):
@@ -138,6 +151,7 @@ EVENTS: tuple[type[Event], ...] = (
     StartDelayed,
     StartMissed,
     StartSkipped,
+    LimitsChanged,
     StrategyShared,
     VariablesChanged,
     AccessChanged,
@@ -183,6 +197,11 @@ class RunReported(RunnerEvent):
     signal: str | None = None
     reason: ExitReason | None = None
     detail: str | None = None
+    usage: Usage | None = None
+    """Of an ended run."""
+    headline: str | None = None
+    last_lines: tuple[str, ...] = ()
+    """Of the log of an ended run, masked: 50 at most."""
 
 
 class RunnerCameUp(RunnerEvent):

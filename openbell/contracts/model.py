@@ -1,5 +1,6 @@
 """The values that commands, events and tables share."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -63,7 +64,10 @@ class ExitReason(StrEnum):
     HOST_SHUTDOWN = "host_shutdown"
     MEMORY_LIMIT = "memory_limit"
     CPU_LIMIT = "cpu_limit"
+    PROCESS_LIMIT = "process_limit"
+    DISK_LIMIT = "disk_limit"
     TIME_LIMIT = "time_limit"
+    STALLED = "stalled"
     KILLED = "killed"
     START_FAILED = "start_failed"
     LOST = "lost"
@@ -91,6 +95,9 @@ _FAILURES = {
     ExitReason.START_FAILED,
     ExitReason.MEMORY_LIMIT,
     ExitReason.CPU_LIMIT,
+    ExitReason.PROCESS_LIMIT,
+    ExitReason.DISK_LIMIT,
+    ExitReason.STALLED,
 }
 
 
@@ -202,14 +209,12 @@ class StopStep(Message):
     wait_s: float = Field(ge=0)
 
 
-def stop_ladder(grace_s: float) -> tuple[StopStep, ...]:
+def stop_ladder(
+    grace_s: float, signals: Sequence[str] = ("SIGINT", "SIGTERM")
+) -> tuple[StopStep, ...]:
     """SIGINT first: most published strategies clean up on KeyboardInterrupt alone."""
-    half = grace_s / 2
-    return (
-        StopStep(signal="SIGINT", wait_s=half),
-        StopStep(signal="SIGTERM", wait_s=half),
-        StopStep(signal="SIGKILL", wait_s=0),
-    )
+    polite = (StopStep(signal=name, wait_s=grace_s / len(signals)) for name in signals)
+    return (*polite, StopStep(signal="SIGKILL", wait_s=0))
 
 
 class RunnerInfo(Message):

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from openbell.contracts import commands, events
+from openbell.contracts import commands, events, logs, metrics
 from openbell.contracts.base import ROOT, Command, Message, snake_case
 from openbell.contracts.errors import Problem
 
@@ -19,7 +19,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 def command_types() -> list[type[Command[Any]]]:
     """Every command that can be sent; those that others merely build on are left out."""
-    return _leaves(commands, Command)
+    return [*_leaves(commands, Command), *_leaves(logs, Command)]
 
 
 def runner_event_types() -> list[type[events.RunnerEvent]]:
@@ -36,6 +36,10 @@ def subject_pattern(kind: type[Message]) -> str:
         return f"{ROOT}.runner.*.event.{snake_case(kind.__name__)}"
     if kind is events.CalendarChanged:
         return events.CalendarChanged.SUBJECT
+    if kind is logs.LogLines:
+        return logs.LogLines.subjects()
+    if kind is metrics.RunnerMetrics:
+        return metrics.RunnerMetrics.subjects()
     return REPLIES
 
 
@@ -43,7 +47,8 @@ def schemas() -> dict[str, str]:
     """The text of each file, by its name."""
     asked = command_types()
     answers = {kind.reply_type() for kind in asked} | {Problem}
-    told = (*events.EVENTS, *runner_event_types(), events.CalendarChanged)
+    unkept = (events.CalendarChanged, logs.LogLines, metrics.RunnerMetrics)
+    told = (*events.EVENTS, *runner_event_types(), *unkept)
     return {file_name(kind): _schema(kind) for kind in (*asked, *answers, *told)}
 
 

@@ -7,18 +7,21 @@ are not one, and a strategy's history outlives it.
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Column, DateTime, Dialect, Index, LargeBinary, TypeDecorator, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    LargeBinary,
+    TypeDecorator,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
-from openbell.contracts.model import (
-    Cause,
-    ExitReason,
-    Intent,
-    Outlook,
-    RestartPolicy,
-    RunState,
-    SlotState,
-)
+from openbell.contracts.limits import RunPolicy, Usage
+from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RunState, SlotState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -38,6 +41,27 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class PolicyJson(TypeDecorator[RunPolicy]):
+    """What of a policy differs from the defaults; what does not, moves with them."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        value: RunPolicy | None,
+        dialect: Dialect,  # noqa: ARG002
+    ) -> dict[str, Any] | None:
+        return None if value is None else value.model_dump(mode="json", exclude_defaults=True)
+
+    def process_result_value(
+        self,
+        value: dict[str, Any] | None,
+        dialect: Dialect,  # noqa: ARG002
+    ) -> RunPolicy | None:
+        return None if value is None else RunPolicy.model_validate(value)
 
 
 def moment(*, nullable: bool = False, primary_key: bool = False, index: bool = False) -> Any:
@@ -68,8 +92,9 @@ class Strategy(SQLModel, table=True):
     name_key: str
     exchange: str | None = None
     version: int
-    restart: str = RestartPolicy.ON_FAILURE
-    stop_grace_s: float = 15
+    policy: RunPolicy = Field(
+        default_factory=RunPolicy, sa_column=Column(PolicyJson, nullable=False)
+    )
     created_at: datetime = moment()
     deleted_at: datetime | None = moment(nullable=True)
 
@@ -273,8 +298,10 @@ class Slot(SQLModel, table=True):
 class Run(SQLModel, table=True):
     """Written by scheduler. One execution; its state only moves forward."""
 
+    __table_args__ = (Index("ix_run_strategy_id", "strategy_id", "epoch"),)
+
     id: str = Field(primary_key=True)
-    strategy_id: str = Field(index=True)
+    strategy_id: str
     owner: str
     epoch: int
     runner: str
@@ -294,6 +321,14 @@ class Run(SQLModel, table=True):
     signal: str | None = None
     reason: str | None = None
     detail: str | None = None
+    headline: str | None = None
+    """What its log says of a failure."""
+    last_lines: list[str] | None = Field(default=None, sa_column=Column(JSON))
+    """Of its log, masked; read with its record alone."""
+    peak_memory_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))
+    cpu_s: float | None = None
+    refused: int = 0
+    out_of_memory: int = 0
 
     @property
     def live(self) -> bool:
@@ -305,6 +340,15 @@ class Run(SQLModel, table=True):
         have ended by itself a moment before the signal came.
         """
         return ExitReason(self.stop_reason or self.reason or ExitReason.LOST)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            peak_memory_bytes=self.peak_memory_bytes,
+            cpu_s=self.cpu_s,
+            refused=self.refused,
+            out_of_memory=self.out_of_memory,
+        )
 
     @property
     def exit_reason(self) -> ExitReason | None:

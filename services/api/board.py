@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import defer
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -256,6 +257,7 @@ async def _rows(session: AsyncSession, ids: Sequence[str] | None) -> Sequence[An
         .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
         .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
         .outerjoin(Run, col(Run.id) == Slot.run_id)
+        .options(defer(cast("Any", Run.last_lines)))
         .where(col(Strategy.deleted_at).is_(None))
     )
     if ids is not None:

@@ -20,8 +20,10 @@ from services.api.auth.people import People
 from services.api.auth.sessions import Sessions
 from services.api.auth.tokens import Tokens
 from services.api.board import Board
+from services.api.log_relay import Relays
+from services.api.logs import Logs
+from services.api.metrics.listener import Metrics
 from services.api.store import Store
-from services.api.variables.masks import Masks
 from services.api.variables.rotation import Rotation
 from services.api.variables.vault import Vault
 
@@ -38,8 +40,10 @@ class Context:
     tokens: Tokens
     audit: Audit
     vault: Vault
-    masks: Masks
+    logs: Logs
+    relays: Relays
     rotation: Rotation
+    metrics: Metrics
 
     async def command(self, act: StrategyAct, command: SchedulerCommand) -> Standing:
         """Ask the scheduler; the audit tells of it before, and of what came of it."""

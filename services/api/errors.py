@@ -93,6 +93,10 @@ def message(error: Mapping[str, Any]) -> str:
         return f"say which kind: {', '.join(KINDS[:-1])} or {KINDS[-1]}"
     if kind in LISTS:
         return "write a list"
+    if kind == "greater_than_equal":
+        return f"at least {context['ge']:.12g}"
+    if kind == "less_than_equal":
+        return f"at most {context['le']:.12g}"
     if kind == "too_long":
         return f"at most {context['max_length']} {'dates' if loc[-1] in DATES else 'of them'}"
     if kind.startswith("date_"):

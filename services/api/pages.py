@@ -1,6 +1,6 @@
-"""The pages: a list of strategies that stays live, signing in, the account, the calendar."""
+"""The pages: the list of strategies that stays live, signing in, account, calendar, runners."""
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ PAGES = {
     "/account": "account.html",
     "/markets": "markets.html",
 }
+NEGOTIATED = {"/python/", "/runners"}
+"""Pages to browsers, data to everybody else."""
 HEADERS = [
     (
         b"content-security-policy",
@@ -42,12 +44,18 @@ def guarded(app: Asgi) -> Asgi:
     async def serve(scope: Scope, receive: Incoming, send: Outgoing) -> None:
         async def send_guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
+                of_page = is_page or (negotiated and _is_html(message["headers"]))
+                added = HEADERS if of_page else PRIVATE
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
         path: str = scope["path"]
-        of_page = path in {*PAGES, "/python/"} or path.startswith("/page/")
-        added = HEADERS if of_page else PRIVATE
+        is_page = path in PAGES or path.startswith("/page/")
+        negotiated = path in NEGOTIATED
         await app(scope, receive, send_guarded)
 
     return serve
+
+
+def _is_html(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(n == b"content-type" and v.startswith(b"text/html") for n, v in headers)

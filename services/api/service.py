@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from openbell import __version__
 from openbell.bus import EVENTS, Bus, Stored
 from openbell.contracts.commands import GetRunEnvironment, PublishArtifact, RecordLook
+from openbell.contracts.logs import GetLogSecrets
 from openbell.db.migrate import require_current
 from openbell.db.models import ApiOutbox
 from openbell.db.session import Database
@@ -31,8 +32,23 @@ from services.api.board import Board
 from services.api.context import Context
 from services.api.limits import limited
 from services.api.listing import listed
+from services.api.log_relay import Relays
+from services.api.logs import Logs
+from services.api.metrics.listener import Metrics
 from services.api.pages import PAGE, PAGES, guarded
-from services.api.routes import admin, auth, calendar, schedules, sharing, strategies, variables
+from services.api.routes import (
+    admin,
+    auth,
+    calendar,
+    limits,
+    logs,
+    runners,
+    runs,
+    schedules,
+    sharing,
+    strategies,
+    variables,
+)
 from services.api.store import Store
 from services.api.variables.delivery import Delivery
 from services.api.variables.keyring import Keyring
@@ -55,7 +71,10 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     errors.install(app)
-    for routes in (strategies, schedules, sharing, variables, calendar, auth, admin):
+    for routes in (
+        *(strategies, runs, logs, schedules, limits, sharing, variables),
+        *(runners, calendar, auth, admin),
+    ):
         app.include_router(routes.router)
     for path, file in PAGES.items():
         app.add_api_route(path, _page(file), include_in_schema=False)
@@ -91,10 +110,17 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
     sessions = Sessions(changes, passwords, timedelta(days=settings.api.session_days))
     await prepare(changes, settings.data)
     await rotation.start()
+    board = Board(database)
+    metrics = Metrics(board)
+    masks = Masks(database, keyring)
+    store = Store(database, outbox, identities, vault)
+    run_logs = Logs(bus, masks)
+    relays = Relays(bus, store, run_logs)
+    delivery = Delivery(bus, database, keyring, masks)
     context = Context(
         bus=bus,
-        board=Board(database),
-        store=Store(database, outbox, identities, vault),
+        board=board,
+        store=store,
         settings=settings.api,
         identities=identities,
         people=People(changes, passwords, sessions, settings.data),
@@ -102,8 +128,10 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
         tokens=Tokens(changes),
         audit=Audit(database),
         vault=vault,
-        masks=Masks(database, keyring),
+        logs=run_logs,
+        relays=relays,
         rotation=rotation,
+        metrics=metrics,
     )
 
     def told(event: Stored | None) -> None:
@@ -114,9 +142,13 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[Asgi]:
         stack.push_async_callback(database.close)
         await stack.enter_async_context(outbox.publishing())
         await stack.enter_async_context(bus.listening(EVENTS, told))
+        await bus.on_presence(metrics.runners.heard)
+        await stack.enter_async_context(bus.hearing_metrics(metrics.told))
         await bus.answer(PublishArtifact, context.answer_publish)
         await bus.answer(RecordLook, context.answer_look)
-        await bus.answer(GetRunEnvironment, Delivery(bus, database, keyring).answer)
+        await bus.answer(GetRunEnvironment, delivery.answer)
+        await bus.answer(GetLogSecrets, delivery.answer_log)
+        stack.push_async_callback(relays.close)
         app = guarded(create_app(context))
         app = limited(app, settings.api.max_source_bytes + FORM_OVERHEAD)
         yield listed(app, context.board, identities, sessions)

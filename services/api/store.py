@@ -1,9 +1,10 @@
 """Writes what api owns: strategies, versions, schedules, each change with its event."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -11,13 +12,15 @@ from openbell.contracts.base import utc_now
 from openbell.contracts.errors import NameTaken, UnknownRun
 from openbell.contracts.events import (
     AccessChanged,
+    LimitsChanged,
     ScheduleChanged,
     ScheduleRemoved,
     StrategyDeleted,
     StrategyShared,
     StrategyUploaded,
 )
-from openbell.contracts.model import Permission, RestartPolicy
+from openbell.contracts.limits import RunPolicy
+from openbell.contracts.model import Permission
 from openbell.db.models import Run, ScheduleRow, Share, Strategy, User, Version
 from openbell.db.session import Database, all_rows
 from openbell.identity import Identities
@@ -25,6 +28,7 @@ from openbell.outbox import Outbox
 from services.api.acts import Act, StrategyAct
 from services.api.audit import record
 from services.api.board import unknown
+from services.api.policies import Part, changed, differences
 from services.api.uploads import Given, Source, new_id
 from services.api.variables.vault import Vault
 
@@ -46,8 +50,7 @@ class Store:
         *,
         exchange: str | None,
         variables: Given,
-        restart: RestartPolicy,
-        stop_grace_s: float,
+        policy: RunPolicy,
     ) -> str:
         """Keep a new strategy with its first version. Returns its id.
 
@@ -62,8 +65,7 @@ class Store:
             name_key=name.casefold(),
             exchange=exchange,
             version=1,
-            restart=restart,
-            stop_grace_s=stop_grace_s,
+            policy=policy,
             created_at=now,
         )
         version = Version(
@@ -80,7 +82,8 @@ class Store:
             async with self._database.write() as session:
                 session.add_all([strategy, version])
                 kept = await self._vault.add(session, owner, strategy.id, variables)
-                after = {"name": name, "sha256": source.sha256, **kept}
+                said = {name: now for name, (_, now) in differences(RunPolicy(), policy).items()}
+                after = {"name": name, "sha256": source.sha256, **kept, **said}
                 record(session, act, on=(owner, strategy.id), after=after)
                 self._outbox.add(session, event)
         except IntegrityError:
@@ -135,6 +138,33 @@ class Store:
         self._outbox.wake()
         return True
 
+    async def policy(self, strategy_id: str) -> RunPolicy:
+        """Raises UnknownStrategy."""
+        async with self._database.read() as session:
+            return (await _existing(session, strategy_id)).policy
+
+    async def change_policy(self, act: StrategyAct, part: Part) -> tuple[RunPolicy, set[str]]:
+        """Set these fields of it. Returns the policy, and the names of those that differ now.
+
+        Raises UnknownStrategy, InvalidRequest.
+        """
+        async with self._database.write() as session:
+            strategy = await _existing(session, act.id, lock=True)  # two parts are both kept
+            policy = changed(strategy.policy, part)
+            differing = differences(strategy.policy, policy)
+            strategy.policy = policy
+            session.add(strategy)
+            before = {name: was for name, (was, _) in differing.items()}
+            after = {name: now for name, (_, now) in differing.items()}
+            record(session, act, on=act.on, before=before, after=after)
+            if differing:
+                event = LimitsChanged(
+                    owner=act.owner, strategy_id=act.id, at=utc_now(), names=tuple(differing)
+                )
+                self._outbox.add(session, event)
+        self._outbox.wake()
+        return policy, set(differing)
+
     async def share(self, act: StrategyAct, user: User, permission: Permission | None) -> None:
         """Let somebody else see or operate it, or with none no longer. Raises UnknownStrategy."""
         now = utc_now()
@@ -177,15 +207,18 @@ class Store:
             )
             return [(share, name) for share, name in await all_rows(session, query)]
 
-    async def runs(self, strategy_id: str, most: int) -> list[Run]:
-        """The latest runs, newest first."""
+    async def runs(self, strategy_id: str, most: int, before: int | None = None) -> list[Run]:
+        """The latest runs, newest first, or those before an epoch; without their last lines."""
         async with self._database.read() as session:
             query = (
                 select(Run)
                 .where(Run.strategy_id == strategy_id)
                 .order_by(col(Run.epoch).desc())
                 .limit(most)
+                .options(defer(cast("Any", Run.last_lines)))
             )
+            if before is not None:
+                query = query.where(Run.epoch < before)
             return list((await session.exec(query)).all())
 
     async def run(self, strategy_id: str, run_id: str | None) -> Run:
@@ -206,9 +239,9 @@ class Store:
             return (await session.exec(query)).first()
 
 
-async def _existing(session: AsyncSession, strategy_id: str) -> Strategy:
+async def _existing(session: AsyncSession, strategy_id: str, *, lock: bool = False) -> Strategy:
     """Who may is decided before; meanwhile it may have been deleted. Raises UnknownStrategy."""
-    strategy = await session.get(Strategy, strategy_id)
+    strategy = await session.get(Strategy, strategy_id, with_for_update=lock or None)
     if strategy is None or strategy.deleted_at is not None:
         raise unknown(strategy_id)
     return strategy

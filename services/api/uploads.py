@@ -18,9 +18,9 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FIELDS = (
     *("file", "name", "exchange", "parameters", "secrets", "uses"),
-    *("restart", "stop_grace_s"),
+    *("limits", "restart", "stop_grace_s"),
 )
-OURS = {"STRATEGY_ID", "STRATEGY_NAME", "OPENBELL_RUN_ID"}
+OURS = {"STRATEGY_ID", "STRATEGY_NAME", "OPENBELL_RUN_ID", "OPENBELL_HEARTBEAT"}
 MOST_VARIABLES = 200
 LONGEST_VALUE = 32_768
 MOST_BYTES = 256 * 1024

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from openbell.contracts.base import Utc, utc_now
+from openbell.contracts.limits import Usage
 from openbell.contracts.model import Cause, ExitReason, Intent, Outlook, RestartPolicy, RunState
 from openbell.db.models import Run, ScheduleRow, Slot, Strategy
 from openbell.identity import Caller
@@ -35,6 +36,7 @@ class RunView(BaseModel):
 
     id: str
     epoch: int
+    version: int
     state: RunState
     cause: Cause
     runner: str
@@ -46,6 +48,16 @@ class RunView(BaseModel):
     signal: str | None
     reason: ExitReason | None
     detail: str | None
+    headline: str | None = Field(description="What its log says of a failure.")
+    usage: Usage
+
+
+class RunRecord(RunView):
+    """What is left of one execution."""
+
+    last_lines: list[str] | None = Field(
+        description="The last lines of its log, masked, once it has ended."
+    )
 
 
 class Access(StrEnum):
@@ -119,8 +131,8 @@ def strategy_view(
         warning=slot.warning,
         retry_at=slot.retry_at,
         intent=Intent(slot.intent),
-        restart=RestartPolicy(strategy.restart),
-        stop_grace_s=strategy.stop_grace_s,
+        restart=strategy.policy.restart,
+        stop_grace_s=strategy.policy.stop.grace_s,
         schedule=schedule.spec if schedule else None,
         parameters=variables,
         version=version,
@@ -194,14 +206,33 @@ def _ending(run: Run | None) -> str:
     if run is None or run.exit_reason is None:
         return "never started"
     words = _WORDS[run.exit_reason]
-    if run.signal and run.stop_reason is None:
+    if run.exit_reason in _AT_ONCE:
+        pass  # it was SIGKILL, as always
+    elif run.signal and run.stop_reason is None:
         words += f", by {run.signal}"
     elif run.signal == "SIGKILL":
         words += ", killed since it would not end"
     elif run.exit_code:
         words += f" with exit code {run.exit_code}"
-    return f"{words}: {run.detail}" if run.detail else words
+    said = _said(run)
+    return f"{words}: {said}" if said else words
 
+
+def _said(run: Run) -> str | None:
+    """Of a crash its own words tell the most; of another failure, what was seen of it."""
+    if run.exit_reason is ExitReason.CRASHED:
+        return run.headline or run.detail
+    failed = run.exit_reason is not None and run.exit_reason.failed
+    return run.detail or (run.headline if failed else None)
+
+
+_AT_ONCE = {
+    ExitReason.MEMORY_LIMIT,
+    ExitReason.CPU_LIMIT,
+    ExitReason.PROCESS_LIMIT,
+    ExitReason.DISK_LIMIT,
+}
+"""Ends without a ladder."""
 
 _AHEAD = {
     RunState.GRANTED: "being prepared; it starts at its instant",
@@ -230,7 +261,10 @@ _WORDS = {
     ExitReason.HOST_SHUTDOWN: "stopped with its host",
     ExitReason.MEMORY_LIMIT: "ended at its memory limit",
     ExitReason.CPU_LIMIT: "ended at its CPU limit",
+    ExitReason.PROCESS_LIMIT: "ended at its limit of processes",
+    ExitReason.DISK_LIMIT: "ended at its disk limit",
     ExitReason.TIME_LIMIT: "ended at its time limit",
+    ExitReason.STALLED: "ended since it stalled",
     ExitReason.KILLED: "killed from outside",
     ExitReason.START_FAILED: "could not be started",
     ExitReason.LOST: "lost: its end was not seen",

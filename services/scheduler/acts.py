@@ -22,12 +22,12 @@ from openbell.contracts.events import (
     StartSkipped,
     StrategyGaveUp,
 )
+from openbell.contracts.limits import Usage
 from openbell.contracts.model import (
     Cause,
     ExitReason,
     Intent,
     Outlook,
-    RestartPolicy,
     RunState,
     SlotState,
 )
@@ -35,7 +35,7 @@ from openbell.db.models import Occurrence, Run
 from openbell.outbox import Outbox
 from openbell.settings import SchedulerSettings
 from services.scheduler.cases import START, STOP, Case
-from services.scheduler.decisions import Start, StartState, after_exit
+from services.scheduler.decisions import Start, StartState, after_exit, restarts
 from services.scheduler.runners import Runners
 from services.scheduler.windows import Window
 
@@ -86,13 +86,14 @@ class Acts:
         reason = event.reason or ExitReason.LOST
         run.exited_at, run.reason = event.at, reason
         run.exit_code, run.signal, run.detail = event.exit_code, event.signal, event.detail
+        _keep_record(run, event)
         slot = case.slot
         slot.state, slot.runner, slot.waiting = SlotState.FREE, None, None
         decisive = run.decisive_reason
         if run.started_at is None and run.stop_reason is not None:
             self._take_back(case, run)
         after = after_exit(
-            RestartPolicy(case.strategy.restart),
+            case.strategy.policy.restart,
             decisive,
             slot.failures,
             event.at - run.started_at if run.started_at else timedelta(),
@@ -112,11 +113,18 @@ class Acts:
             signal=event.signal,
             detail=event.detail,
             retry_at=slot.retry_at,
+            headline=run.headline,
+            usage=event.usage or Usage(),
         )
         if after.gave_up:
             self.tell(case, StrategyGaveUp, failures=after.failures)
-        if slot.intent == Intent.RUN and finished:
-            slot.intent = Intent.AUTO
+        if finished:
+            self._release(case)
+
+    def _release(self, case: Case) -> None:
+        """What was started by hand is over: the schedule decides again."""
+        if case.slot.intent == Intent.RUN:
+            case.slot.intent = Intent.AUTO
             self.tell(case, IntentChanged, intent=Intent.AUTO)
 
     def _confirm_start(self, case: Case, run: Run, at: datetime) -> None:
@@ -215,6 +223,15 @@ class Acts:
         window = plan.ahead(self._now, case.lead)
         if window is None or (window.until is not None and window.until <= slot.retry_at):
             slot.retry_at = None
+
+    def reconsider_retry(self, case: Case) -> None:
+        """Its policy may have been changed since its run ended: it is not started again then."""
+        slot, run = case.slot, case.run
+        if slot.retry_at is None or run is None or run.live:
+            return
+        if not restarts(case.strategy.policy.restart, run.decisive_reason):
+            slot.retry_at = None
+            self._release(case)
 
     def skip(self, case: Case, window: Window) -> None:
         """Its start is due, and left out: by its own rules, the run before goes on instead."""
@@ -384,6 +401,15 @@ class Acts:
             {"owner": strategy.owner, "strategy_id": strategy.id, "at": self._now, **fields}
         )
         self._outbox.add(self._session, event)
+
+
+def _keep_record(run: Run, event: RunReported) -> None:
+    """What it leaves behind. PostgreSQL keeps no NUL in a text."""
+    usage = event.usage or Usage()
+    run.headline = event.headline.replace("\0", "") if event.headline else None
+    run.last_lines = [line.replace("\0", "") for line in event.last_lines]
+    run.peak_memory_bytes, run.cpu_s = usage.peak_memory_bytes, usage.cpu_s
+    run.refused, run.out_of_memory = usage.refused, usage.out_of_memory
 
 
 def _was_live(run: Run | None, at: datetime) -> bool:

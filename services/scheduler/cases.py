@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any, cast
 
 from pydantic import ValidationError
 from sqlalchemy import delete, or_, tuple_
 from sqlalchemy import select as select_columns
+from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
@@ -19,10 +21,8 @@ from openbell.contracts.model import (
     ExitReason,
     Intent,
     Outlook,
-    RestartPolicy,
     RunState,
     SlotState,
-    stop_ladder,
 )
 from openbell.contracts.schedules import SCHEDULE, AnySchedule, exchange_of
 from openbell.db.models import Occurrence, Run, ScheduleRow, Slot, Strategy, Version
@@ -118,7 +118,6 @@ class Case:
             intent=Intent(slot.intent),
             intent_at=slot.intent_at,
             run=latest,
-            policy=RestartPolicy(self.strategy.restart),
             retry_at=slot.retry_at,
             gave_up=slot.gave_up,
             schedule_at=self.schedule.updated_at if self.schedule else None,
@@ -169,7 +168,9 @@ class Case:
             sha256=self.sha256,
             filename=self.filename,
             exchange=self.strategy.exchange,
-            ladder=stop_ladder(self.strategy.stop_grace_s),
+            ladder=self.strategy.policy.stop.ladder,
+            limits=self.strategy.policy.limits,
+            watchdogs=self.strategy.policy.watchdogs,
             start_at=self.run.due_at,
         )
 
@@ -180,7 +181,7 @@ class Case:
             strategy_id=self.strategy.id,
             epoch=self.run.epoch,
             reason=ExitReason(self.run.stop_reason or ExitReason.STOPPED_BY_USER),
-            ladder=stop_ladder(self.strategy.stop_grace_s),
+            ladder=self.strategy.policy.stop.ladder,
         )
 
 
@@ -216,6 +217,7 @@ class Cases:
             .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
             .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
             .outerjoin(Run, col(Run.id) == Slot.run_id)
+            .options(defer(cast("Any", Run.last_lines)))
             .where(
                 col(Strategy.id).in_(ids),
                 col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD),

@@ -53,7 +53,6 @@ class Facts:
     intent_at: datetime | None
     run: LiveRun | EndedRun | None
     """The latest run."""
-    policy: RestartPolicy
     retry_at: datetime | None
     gave_up: bool
     schedule_at: datetime | None
@@ -243,6 +242,15 @@ class Aftermath:
     gave_up: bool
 
 
+def restarts(policy: RestartPolicy, reason: ExitReason) -> bool:
+    """Whether a run that ended so, by itself, is followed by another: a start that failed always
+    is, for it is still due.
+    """
+    if reason is ExitReason.START_FAILED:
+        return True
+    return policy is RestartPolicy.ALWAYS or (reason.failed and policy is not RestartPolicy.NEVER)
+
+
 def after_exit(
     policy: RestartPolicy,
     reason: ExitReason,
@@ -267,10 +275,10 @@ def after_exit(
         failures = 0
     if reason.finished:
         pause = timedelta(seconds=settings.first_retry_s)
-        again = policy is RestartPolicy.ALWAYS
+        again = restarts(policy, reason)
         return Aftermath(0, 0, now + pause if again else None, gave_up=False)
     failures += 1
-    if policy is RestartPolicy.NEVER:
+    if not restarts(policy, reason):
         return Aftermath(failures, 0, None, gave_up=False)
     if failures >= settings.max_failures:
         return Aftermath(failures, 0, None, gave_up=True)

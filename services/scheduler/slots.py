@@ -261,6 +261,7 @@ class Slots:
         return case
 
     def _settle(self, case: Case, note: str | None = None) -> Settled:
+        self._acts.reconsider_retry(case)
         decision = decide(case.facts(self._now), case.plan, self._now, case.lead)
         if decision.release_intent:
             case.slot.intent = Intent.AUTO

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from openbell.contracts import events, schema
 from openbell.contracts.base import Command, Event, Message
-from openbell.contracts.commands import LogChunk, ReadLog, StartRun, StartStrategy
+from openbell.contracts.commands import StartRun, StartStrategy
 from openbell.contracts.errors import OpenbellError, Problem, StrategyIsRunning, raised_from
 from openbell.contracts.events import RUNNER_EVENT, RunGranted, RunnerCameUp, RunnerEvent
+from openbell.contracts.logs import LogChunk, ReadLog
 from openbell.contracts.model import Cause
 from openbell.contracts.schema import FOLDER, command_types, runner_event_types, schemas
 

@@ -1,5 +1,6 @@
 """The command line, as people and scripts use it."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -79,6 +80,25 @@ def test_logs_are_followed_until_the_run_ends(stack: Stack, tmp_path: Path) -> N
     openbell(stack, "upload", str(file), "--start")
     assert openbell(stack, "logs", "-f", "count") == "0\n1\n2\n3\n4\n"
     openbell(stack, "delete", "count")
+
+
+def test_logs_are_searched_downloaded_and_cleared(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "many.py"
+    file.write_text("for n in range(30):\n    print('Line', n)\n")
+    openbell(stack, "upload", str(file), "--start")
+    assert openbell(stack, "logs", "-f", "-n", "2", "many").endswith("Line 28\nLine 29\n")
+    assert openbell(stack, "logs", "many", "-n", "2") == "Line 28\nLine 29\n"
+    assert openbell(stack, "logs", "many", "--search", "Line 1", "-n", "2") == "Line 18\nLine 19\n"
+    found = openbell(stack, "logs", "many", "--search", "^line [12]$", "--regex", "-i")
+    assert found == "Line 1\nLine 2\n"
+    openbell(stack, "logs", "many", "--search", "nothing", code=1)
+    assert "give one of" in openbell(stack, "logs", "many", "-f", "--clear", code=2)
+    saved = tmp_path / "many.log.gz"
+    assert str(saved) in openbell(stack, "logs", "many", "--download", str(saved)).replace("\n", "")
+    assert gzip.decompress(saved.read_bytes()).startswith(b"Line 0\nLine 1\n")
+    assert "is cleared" in openbell(stack, "logs", "many", "--clear", "--yes")
+    assert "There is no such run" in openbell(stack, "logs", "many", code=1)
+    openbell(stack, "delete", "many")
 
 
 def test_a_script_that_crashes_at_once_is_an_exit_code(stack: Stack, tmp_path: Path) -> None:

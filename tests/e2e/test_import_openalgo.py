@@ -38,6 +38,14 @@ def results(answer: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: one["result"] for name, one in answer.items()}
 
 
+def test_limits_are_given_to_each(stack: Stack, tmp_path: Path) -> None:
+    root = install(tmp_path, {name: entry(name) for name in ("one", "two")})
+    imported(stack, root, "--apply", "--limits", '{"limits": {"memory_mb": 300}}')
+    ids = [one["id"] for one in mine(stack).values()]
+    found = [stack.http.get(f"/python/limits/{one}").json()["policy"]["limits"] for one in ids]
+    assert [one["memory_mb"] for one in found] == [300, 300]
+
+
 def test_an_installation_is_shown_then_brought_then_left_alone(
     stack: Stack, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """The page, as a trader uses it: a real Chromium against a real Openbell."""
 
+import gzip
 import json
 import re
 import shutil
@@ -326,12 +327,11 @@ def test_what_one_tab_does_shows_in_the_other(visiting: Callable[..., Visit], st
     expect(row(here, "Shared")).to_have_count(0)
 
 
-def test_the_log_follows_pauses_and_is_plain_text(
-    visit: Visit, stack: Stack, tmp_path: Path
-) -> None:
-    script = tmp_path / "script"
+def test_the_log_follows_pauses_and_is_plain_text(visit: Visit, stack: Stack) -> None:
+    talker = stack.upload(TALKER, "Talker", parameters={"SCRIPT": "script"})
+    script = stack.home / "strategies" / talker / "script"  # which it sees wherever it is confined
+    script.parent.mkdir(parents=True)
     script.write_text("first\n")
-    talker = stack.upload(TALKER, "Talker", parameters={"SCRIPT": str(script)})
     stack.post(f"/python/start/{talker}", params={"wait": 10})
     page = visit.page()
     press(page, "Log", "Talker")
@@ -352,8 +352,8 @@ def test_the_log_follows_pauses_and_is_plain_text(
     expect(state).to_have_text("Following")
 
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
-    content = download.value.path().read_text()
+        page.get_by_role("link", name="Download").click()
+    content = gzip.decompress(download.value.path().read_bytes()).decode()
     assert content.startswith("line 0\n")
     assert content.endswith("third\n")
 
@@ -362,6 +362,39 @@ def test_the_log_follows_pauses_and_is_plain_text(
     text.press("Escape")
     expect(page.locator("#log")).to_be_hidden()
     expect(page.get_by_role("button", name="Log Talker")).to_be_focused()
+
+
+def test_the_log_is_searched_and_cleared(visit: Visit, stack: Stack) -> None:
+    talker = stack.upload(TALKER, "Searched", parameters={"SCRIPT": "script"})
+    script = stack.home / "strategies" / talker / "script"  # which it sees wherever it is confined
+    script.parent.mkdir(parents=True)
+    script.write_text("first\n")
+    stack.post(f"/python/start/{talker}", params={"wait": 10})
+    page = visit.page()
+    press(page, "Log", "Searched")
+    text, panel = page.locator("#log-text"), page.locator("#log")
+    expect(text).to_contain_text("first")
+    panel.get_by_role("button", name="Search", exact=True).first.click()
+    panel.get_by_label("Search this log").fill("LINE 12")
+    panel.get_by_label("Search this log").press("Enter")
+    expect(panel.locator("#log-count")).to_have_text("11 lines")
+    panel.get_by_label("Match case").check()
+    expect(panel.locator("#log-count")).to_have_text("0 lines")
+    panel.get_by_label("Regular expression").check()
+    panel.get_by_label("Search this log").fill("^line 1[0-2]$")
+    panel.get_by_label("Search this log").press("Enter")
+    expect(panel.locator(".found-line")).to_have_text(["line 12", "line 11", "line 10"])
+    panel.get_by_role("button", name="line 11", exact=True).click()
+    expect(text.locator("mark")).to_have_text("line 11")
+    page.get_by_role("button", name="Follow the newest lines").click()
+    expect(page.locator("#log-state")).to_have_text("Following")
+
+    panel.get_by_role("button", name="Clear").click()
+    page.get_by_role("dialog").get_by_role("button", name="Clear it").click()
+    expect(text).to_have_text("… what came before was dropped\n")
+    script.write_text("first\nsecond\n")
+    expect(text).to_have_text("… what came before was dropped\nsecond\n")
+    stack.http.delete(f"/python/delete/{talker}", params={"stop": True}).raise_for_status()
 
 
 def test_a_schedule_is_refused_at_its_field_then_kept_paused_and_resumed(
@@ -698,7 +731,7 @@ def test_who_is_invited_sees_what_is_shared_and_no_more(
     expect(dialog.locator(".entry")).to_contain_text("Viewer")
     shared = row(theirs, "Ours")
     expect(shared).to_contain_text(f"Shared by {NAME}")
-    expect(shared.get_by_role("button")).to_have_count(1)
+    expect(shared.get_by_role("button")).to_have_count(2)
     expect(shared.get_by_role("button", name="Log Ours")).to_be_visible()
     expect(row(theirs, "Mine")).to_have_count(0)
 
@@ -707,7 +740,9 @@ def test_who_is_invited_sees_what_is_shared_and_no_more(
     dialog.get_by_role("button", name="Share", exact=True).click()
     press(theirs, "Start", "Ours")
     expect(shared.locator(".badge")).to_have_text("Running")
-    expect(shared.get_by_role("button", name="More for Ours")).to_be_hidden()
+    press(theirs, "More for", "Ours")
+    expect(theirs.get_by_role("menuitem")).to_have_text(["Runs…"])
+    theirs.keyboard.press("Escape")
     expect(shared.get_by_role("button", name="Schedule of Ours")).to_be_hidden()
 
     for expected in (0, 1, 0):

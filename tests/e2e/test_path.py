@@ -4,9 +4,9 @@ import signal
 from collections.abc import Generator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.fixtures.processes import main_of, members
 from tests.fixtures.stack import START, Stack, end_all, eventually, processes_of
 
 TICKER = """
@@ -45,14 +45,13 @@ def test_upload_start_watch_log_stop(openbell: Stack) -> None:
         started = openbell.post(f"/python/start/{strategy}", params={"wait": 10})["strategy"]
         assert (started["status"], started["run"]["epoch"]) == ("running", 1)
         log = openbell.wait_log(strategy, "started")
-        pid = int(log.split()[1])
         assert log.split()[2:] == ["Ticker", "SBIN"]
-        assert psutil.pid_exists(pid)
+        process = main_of(openbell, strategy)
 
         stopped = openbell.post(f"/python/stop/{strategy}", params={"wait": 10})["strategy"]
         run = stopped["run"]
         assert (run["reason"], run["exit_code"]) == ("stopped_by_user", 0)
-        assert not psutil.pid_exists(pid)
+        assert not process.is_running()
         assert "closing the position" in openbell.log(strategy)
 
         kinds: list[str] = []
@@ -104,11 +103,12 @@ def test_a_crash_is_started_again_after_a_pause(openbell: Stack) -> None:
 def test_restart_makes_a_new_run_when_the_old_is_gone(openbell: Stack) -> None:
     strategy = openbell.upload(TICKER, "Restart")
     openbell.post(f"/python/start/{strategy}", params={"wait": 10})
-    first = int(openbell.wait_log(strategy, "started").split()[1])
+    openbell.wait_log(strategy, "started")
+    first = main_of(openbell, strategy)
     view = openbell.post(f"/python/restart/{strategy}", params={"wait": 10})["strategy"]
     assert (view["status"], view["run"]["epoch"]) == ("running", 2)
-    assert not psutil.pid_exists(first)
-    assert int(openbell.wait_log(strategy, "started").split()[1]) != first
+    assert not first.is_running()
+    openbell.wait_log(strategy, "started")
     openbell.http.delete(f"/python/delete/{strategy}", params={"stop": True}).raise_for_status()
 
 
@@ -153,10 +153,12 @@ time.sleep(600)
 """
     strategy = openbell.upload(script, "Stubborn", stop_grace_s="0.4")
     openbell.post(f"/python/start/{strategy}", params={"wait": 10})
-    pids = [int(word) for word in openbell.wait_log(strategy, "tree").split()[1:]]
+    openbell.wait_log(strategy, "tree")
+    tree = members(openbell.status(strategy)["run"]["id"])
+    assert len(tree) == 2
     run = openbell.post(f"/python/stop/{strategy}", params={"wait": 20})["strategy"]["run"]
     assert (run["state"], run["signal"], run["reason"]) == ("exited", "SIGKILL", "stopped_by_user")
-    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+    assert not any(process.is_running() for process in tree)
     openbell.http.delete(f"/python/delete/{strategy}").raise_for_status()
 
 

@@ -25,10 +25,10 @@ print(key[9:], "whole")
 raise RuntimeError(f"login with {key} was refused")
 """
 CONTRACT = (
-    '["HOME", "LANG", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS",'
-    ' "OMP_NUM_THREADS", "OPENALGO_API_KEY", "OPENALGO_STRATEGY_EXCHANGE",'
+    '["HOME", "LANG", "LOGNAME", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS",'
+    ' "OMP_NUM_THREADS", "OPENALGO_API_KEY", "OPENALGO_STRATEGY_EXCHANGE", "OPENBELL_HEARTBEAT",'
     ' "OPENBELL_RUN_ID", "OPENBLAS_NUM_THREADS", "PATH", "PIN", "PYTHONUNBUFFERED",'
-    ' "REGION", "STRATEGY_ID", "STRATEGY_NAME", "SYMBOL"]'
+    ' "REGION", "STRATEGY_ID", "STRATEGY_NAME", "SYMBOL", "USER"]'
 )
 
 
@@ -98,7 +98,7 @@ def test_what_is_served_of_a_log_hides_secrets_also_cut_in_two(openbell: Stack) 
     text = openbell.log(strategy)
     assert f"key {'*' * len(PAPER)} pin {'*' * len(PIN)} region IN\n" in text
     assert f"half {'*' * len(PAPER)} whole\n" in text
-    assert view["run"]["detail"] == f"RuntimeError: login with {'*' * len(PAPER)} was refused"
+    assert view["run"]["headline"] == f"RuntimeError: login with {'*' * len(PAPER)} was refused"
     assert PAPER not in openbell.http.get(f"/python/runs/{strategy}").text
     pieces, offset = "", 0
     while offset < len(text):

@@ -65,6 +65,7 @@ class World:
         return template.format_map(
             {
                 "strategy_id": self.strategy,
+                "run_id": f"{self.strategy}-1",
                 "session_id": self.alice.browser.get("/auth/sessions").json()["sessions"][0]["id"],
                 "token_id": self.alice.http.get("/auth/tokens").json()["tokens"][0]["id"],
                 "user_id": self.alice.id,
@@ -119,7 +120,9 @@ def test_who_is_not_signed_in_gets_nothing(world: World, method: str, path: str)
 def test_a_strategy_of_another_is_unknown(world: World, method: str, path: str) -> None:
     """Just as one that does not exist, whatever is sent."""
     foreign = world.bob.http.request(method, world.path(path))
-    missing = world.bob.http.request(method, path.format(strategy_id="no-such-abc123"))
+    missing = world.bob.http.request(
+        method, path.format(strategy_id="no-such-abc123", run_id="no-such-abc123-1")
+    )
     assert foreign.status_code == 404, foreign.text
     assert foreign.headers["content-type"] == "application/problem+json"
     assert SAME.sub("", foreign.text) == SAME.sub("", missing.text)

@@ -32,6 +32,7 @@ from services.runner.environments import Environments
 from services.runner.supervisor import Supervisor
 from tests.fixtures.nats import NatsServer
 from tests.fixtures.stack import end_all
+from tests.fixtures.supervised import supervisor_of
 
 SCRIPT = b"import os, time; print(repr(time.time()), os.environ['TOKEN'])"
 KEY = RunnerKey(RunnerKey.made())
@@ -63,7 +64,7 @@ class Bell:
     async def runner(self, *, stops: bool = False) -> AsyncGenerator[Supervisor]:
         """One life of the runner."""
         options = RunnerSettings(stop_strategies_on_exit=stops)
-        supervisor = Supervisor(
+        supervisor, _ = supervisor_of(
             Settings(home=self.home, runner=options),
             self.bus,
             ProcessBackend(self.home / "data" / "warden"),

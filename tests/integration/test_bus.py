@@ -22,7 +22,6 @@ from openbell.contracts.commands import (
     GetRunEnvironment,
     ListSessions,
     PublishArtifact,
-    ReadLog,
     RunEnvironment,
     StartStrategy,
     StopRun,
@@ -35,6 +34,7 @@ from openbell.contracts.errors import (
     ServiceUnavailable,
 )
 from openbell.contracts.events import RunnerCameUp, StrategyDeleted
+from openbell.contracts.logs import ReadLog
 from openbell.contracts.model import ExitReason, RunnerInfo
 from openbell.feed import Feed
 from openbell.settings import NatsSettings

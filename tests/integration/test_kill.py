@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.fixtures.processes import main_of
 from tests.fixtures.stack import (
     SERVICES,
     Stack,
@@ -40,8 +41,9 @@ sys.exit(int(stop.read_text()))
 """Leaves a mark when a second copy of it lives; ends with the code that the test writes."""
 
 
-def pid_of(stack: Stack, strategy: str) -> int:
-    return int(stack.wait_log(strategy, "pid").split()[1])
+def process_of(stack: Stack, strategy: str) -> psutil.Process:
+    stack.wait_log(strategy, "pid")
+    return main_of(stack, strategy)
 
 
 def tell_to_end(home: Path, strategy: str, code: int) -> None:
@@ -59,14 +61,11 @@ def test_the_product_is_killed_and_its_strategies_go_on(home: Path) -> None:
     ids = [stack.upload(ALONE, f"s{n}", restart="never") for n in range(6)]
     for strategy in ids:
         stack.post(f"/python/start/{strategy}", params={"wait": 10})
-    pids = {strategy: pid_of(stack, strategy) for strategy in ids}
+    processes = {strategy: process_of(stack, strategy) for strategy in ids}
     stack.kill()
     for code, strategy in enumerate(ids[:3]):
         tell_to_end(home, strategy, code)
-    for strategy in ids[:3]:
-        psutil.wait_procs(
-            [psutil.Process(pids[strategy])] if psutil.pid_exists(pids[strategy]) else []
-        )
+    psutil.wait_procs([processes[strategy] for strategy in ids[:3]])
 
     again = start_one_process(home)
     for code, strategy in enumerate(ids[:3]):
@@ -76,7 +75,7 @@ def test_the_product_is_killed_and_its_strategies_go_on(home: Path) -> None:
     for strategy in ids[3:]:
         view = again.status(strategy)
         assert (view["status"], view["run"]["epoch"]) == ("running", 1)
-        assert psutil.pid_exists(pids[strategy])
+        assert processes[strategy].is_running()
     assert ended_twice(home) == []
     assert again.stop() == [0]
     assert processes_of(home) == []
@@ -126,7 +125,7 @@ def test_the_product_is_killed_again_and_again_while_it_starts_things(home: Path
         if strategy not in taken and stack.status(strategy)["run"] is None:
             continue  # killed before the request was taken: it was never acknowledged
         view = stack.wait_status(strategy, "running")
-        assert psutil.pid_exists(pid_of(stack, strategy)), view
+        assert process_of(stack, strategy).is_running(), view
     copies = [p for p in processes_of(home) if "script.py" in p.cmdline()]
     assert len(copies) == sum(stack.status(s)["status"] == "running" for s in ids)
     assert ended_twice(home) == []
@@ -150,7 +149,7 @@ def test_the_runner_is_killed_and_a_new_one_adopts_everything(home: Path) -> Non
     ids = [stack.upload(ALONE, f"s{n}", restart="never") for n in range(8)]
     for strategy in ids:
         stack.post(f"/python/start/{strategy}", params={"wait": 10})
-    pids = {strategy: pid_of(stack, strategy) for strategy in ids}
+    processes = {strategy: process_of(stack, strategy) for strategy in ids}
     runner = stack.processes[1 + SERVICES.index("runner")]
     runner.kill()
     runner.wait()
@@ -162,7 +161,7 @@ def test_the_runner_is_killed_and_a_new_one_adopts_everything(home: Path) -> Non
         assert view["run"]["exit_code"] == code
     for strategy in ids[4:]:
         assert stack.status(strategy)["status"] == "running"
-        assert pid_of(stack, strategy) == pids[strategy]
+        assert process_of(stack, strategy) == processes[strategy]
     stopped = stack.post(f"/python/stop/{ids[4]}", params={"wait": 20})["strategy"]
     assert stopped["status"] == "stopped"
     assert ended_twice(home) == []
@@ -174,7 +173,7 @@ def test_the_scheduler_is_killed_and_the_next_one_acts_on_what_came_meanwhile(ho
     stack = start_five_processes(home)
     strategy = stack.upload(ALONE, "one", restart="never")
     stack.post(f"/python/start/{strategy}", params={"wait": 10})
-    pid_of(stack, strategy)
+    process_of(stack, strategy)
     scheduler = stack.processes[1 + SERVICES.index("scheduler")]
     scheduler.kill()
     scheduler.wait()
@@ -209,7 +208,7 @@ def test_two_schedulers_start_one_copy(home: Path) -> None:
         due_at = datetime.fromisoformat(view["run"]["due_at"])
         started_at = datetime.fromisoformat(view["run"]["started_at"])
         assert due_at <= started_at
-        pid_of(stack, strategy)
+        process_of(stack, strategy)
     assert ended_twice(home) == []
     assert all(len(stack.http.get(f"/python/runs/{s}").json()) == 1 for s in ids)
     stack.stop()
@@ -225,7 +224,7 @@ def test_two_concurrent_starts_are_one_start_and_one_conflict(stack: Stack) -> N
     assert sorted(answer.status_code for answer in answers) == [202] + [409] * 15
     refused = {answer.json()["code"] for answer in answers if answer.status_code == 409}
     assert refused == {"strategy_is_running"}
-    pid_of(stack, strategy)
+    process_of(stack, strategy)
     assert stack.status(strategy)["run"]["epoch"] == 1
     stack.http.delete(f"/python/delete/{strategy}", params={"stop": True}).raise_for_status()
 
@@ -270,12 +269,12 @@ def test_nats_is_killed_and_comes_back_and_nothing_is_forgotten(home: Path) -> N
     stack = start_one_process(home)
     strategy = stack.upload(ALONE, "one", restart="never")
     stack.post(f"/python/start/{strategy}", params={"wait": 10})
-    pid = pid_of(stack, strategy)
+    process = process_of(stack, strategy)
     (server,) = [p for p in processes_of(home) if "nats-server" in p.name()]
     server.kill()
     tell_to_end(home, strategy, 5)
     view = stack.wait_status(strategy, "crashed")
-    assert (view["run"]["exit_code"], psutil.pid_exists(pid)) == (5, False)
+    assert (view["run"]["exit_code"], process.is_running()) == (5, False)
     other = eventually(
         lambda: a.json()["strategy"]["id"] if (a := upload_again(stack)).is_success else None,
         lambda: upload_again(stack).text,

@@ -20,6 +20,8 @@ from sqlalchemy.sql.sqltypes import NullType
 from sqlmodel import SQLModel
 
 from openbell.contracts.errors import ServiceUnavailable
+from openbell.contracts.limits import RunPolicy, StopPolicy, Usage
+from openbell.contracts.model import RestartPolicy
 from openbell.contracts.schedules import SCHEDULE, Always, Market
 from openbell.db import migrate, models
 from openbell.db.session import Database, make_engine
@@ -257,7 +259,10 @@ SECOND: Rows = {
         }
     ],
 }
-ADDED = {"slot": {"schedule_at", "warning", "accounted_until"}}
+ADDED = {
+    "slot": {"schedule_at", "warning", "accounted_until"},
+    "run": {"headline", "last_lines", "peak_memory_bytes", "cpu_s"},
+}
 """Columns that came later, empty for what was there."""
 
 
@@ -366,6 +371,13 @@ def without_parameters(rows: Rows) -> Rows:
     return rows | {"strategy": kept}
 
 
+def without_policy(rows: Rows) -> Rows:
+    """As the fourth migration leaves them: what was said of a strategy's runs is in one column."""
+    moved = {"restart", "stop_grace_s"}
+    kept = [{k: v for k, v in row.items() if k not in moved} for row in rows["strategy"]]
+    return rows | {"strategy": kept}
+
+
 def test_there_are_rows_for_every_table(address: str) -> None:
     upgrade(address, "0001")
     assert set(on(address, tables)) == set(FIRST)
@@ -396,7 +408,12 @@ def test_what_the_first_release_wrote_is_kept_through_all_migrations(address: st
     asyncio.run(migrate.upgrade(address))
     asyncio.run(migrate.require_current(address))
     after = all_rows(address)
-    assert columns_of(after, before_columns(before)) == sorted_rows(before)
+    kept = without_policy(before)
+    assert columns_of(after, before_columns(kept)) == sorted_rows(kept)
+    assert {row["id"]: row["policy"] for row in after["strategy"]} == {
+        "ema-7f3k2a": {"stop": {"grace_s": 15.5}},
+        "ema-old111": {"stop": {"grace_s": 0.0}, "restart": "never"},
+    }
     assert after["calendar_override"] == []
     for name, columns in ADDED.items():
         assert {row[column] for row in after[name] for column in columns} == {None}
@@ -419,6 +436,11 @@ def test_this_release_reads_and_changes_what_was_kept(address: str) -> None:
         async with database.read() as session:
             run = await session.get_one(models.Run, "ema-7f3k2a-6")
             assert (run.exited_at, run.exit_code, run.decisive_reason) == (LATER, 3, "crashed")
+            assert run.usage == Usage()
+            strategy = await session.get_one(models.Strategy, "ema-old111")
+            assert strategy.policy == RunPolicy(
+                stop=StopPolicy(grace_s=0), restart=RestartPolicy.NEVER
+            )
             assert (await session.get_one(models.Version, ("ema-7f3k2a", 2))).source == BYTES
             kept = await session.get_one(models.ScheduleRow, "ema-7f3k2a")
             market = SCHEDULE.validate_python(kept.spec)
@@ -559,7 +581,11 @@ class _Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    "at", ["CREATE TABLE share", "DROP COLUMN parameters", "calendar_override"]
+    "at",
+    [
+        *("CREATE TABLE share", "DROP COLUMN parameters", "calendar_override"),
+        *("UPDATE strategy SET policy", "DROP COLUMN restart", "ADD COLUMN out_of_memory"),
+    ],
 )
 def test_a_migration_that_was_killed_half_way_leaves_all_as_it_was(address: str, at: str) -> None:
     upgrade(address, "0001")

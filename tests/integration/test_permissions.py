@@ -21,7 +21,6 @@ from openbell.contracts.commands import (
     GetRunEnvironment,
     ListSessions,
     PublishArtifact,
-    ReadLog,
     RunEnvironment,
     Sessions,
     Standing,
@@ -31,6 +30,7 @@ from openbell.contracts.commands import (
 )
 from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 from openbell.contracts.events import RunnerCameUp, StrategyDeleted
+from openbell.contracts.logs import LogLines, ReadLog
 from openbell.contracts.model import ExitReason, Intent, RunnerInfo
 from openbell.contracts.schema import command_types
 from openbell.feed import Feed
@@ -39,6 +39,16 @@ from tests.fixtures.stack import start_five_processes
 
 NOW = datetime(2026, 8, 3, 3, 45, tzinfo=UTC)
 EVENT = StrategyDeleted(owner="alice", strategy_id="s1", at=NOW)
+LINES = LogLines(
+    runner="box-1",
+    owner="alice",
+    strategy_id="s1",
+    run_id="s1-1",
+    offset=0,
+    next_offset=3,
+    generation=0,
+    data=base64.b64encode(b"up\n"),
+)
 FORGED_EVENT = "openbell.v1.event.alice.s1.run_exited"
 USERS = ["api", "scheduler", "calendar", "status", "runner-box-1"]
 STREAMS = [EVENTS, RUNNERS, PRESENCE_STREAM, ARTIFACTS_STREAM]
@@ -149,6 +159,7 @@ RUNNER_MAY_NOT = [
     "openbell.v1.runner.box-2.event.run_reported",
     f"openbell.v1.stored.{EVENTS}.{FORGED_EVENT}",
     f"openbell.v1.stored.{RUNNERS}.openbell.v1.runner.box-2.event.run_reported",
+    "openbell.v1.log.box-2.alice.s1.s1-1",
     presence("box-2"),
     *commands_to("runner", "box-2"),
     *commands_to("runner", "box-1"),
@@ -171,6 +182,7 @@ NOBODY_HEARS = [
     "openbell.>",
     MEANT_FOR_ALL,
     "openbell.v1.event.>",
+    "openbell.v1.log.>",
     "_INBOX.>",
     "_INBOX_api.>",
     "_INBOX_runner-box-2.>",
@@ -438,6 +450,11 @@ def test_everybody_can_do_its_work(nats: NatsServer) -> None:
             with pytest.raises(ServiceUnavailable, match="no runner is connected"):
                 await scheduler.request(ask, "box-2")
             assert await runner.request(PublishArtifact(sha256="x")) == Done()
+
+            heard: asyncio.Queue[LogLines | None] = asyncio.Queue()
+            async with api.hearing_lines(LINES.subject, heard.put_nowait), asyncio.timeout(5):
+                await runner.tell_lines(LINES)
+                assert await heard.get() == LINES
 
     asyncio.run(scenario())
     assert set(present) >= {"box-1", "box-1 True", "box-1 False"}

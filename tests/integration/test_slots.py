@@ -16,7 +16,8 @@ from openbell.contracts.base import utc_now
 from openbell.contracts.commands import StopStrategies
 from openbell.contracts.errors import StrategyIsRunning, UnknownStrategy
 from openbell.contracts.events import RunnerCameUp, RunReported
-from openbell.contracts.model import ExitReason, RunnerInfo, RunState
+from openbell.contracts.limits import RunPolicy
+from openbell.contracts.model import ExitReason, RestartPolicy, RunnerInfo, RunState
 from openbell.db.models import (
     Occurrence,
     Run,
@@ -156,7 +157,7 @@ async def add_strategy(
     database: Database,
     strategy_id: str,
     schedule: dict[str, Any] | None = None,
-    restart: str = "on-failure",
+    policy: RunPolicy | None = None,
 ) -> None:
     long_ago = THURSDAY - timedelta(days=30)
     async with database.write() as session:
@@ -167,7 +168,7 @@ async def add_strategy(
                 name=strategy_id.upper(),
                 name_key=strategy_id,
                 version=1,
-                restart=restart,
+                policy=policy or RunPolicy(),
                 created_at=long_ago,
             )
         )
@@ -436,7 +437,7 @@ async def test_a_start_that_failed_is_no_crash_of_the_strategy(tmp_path: Path) -
         async with scheduler.database.write() as session:
             strategy = await session.get(Strategy, "s")
             assert strategy is not None
-            strategy.restart = "never"
+            strategy.policy = RunPolicy(restart=RestartPolicy.NEVER)
             session.add(strategy)
         scheduler.runner_appears()
         await scheduler.settle(NINE_FIFTEEN)
@@ -609,8 +610,13 @@ def test_one_strategy_that_cannot_be_stopped_keeps_no_other_running(
 ) -> None:
     async def scene() -> None:
         async with desk(tmp_path) as known, nats.bus() as bus:
-            await add_strategy(known.database, "broken", restart="as another release has it")
+            await add_strategy(known.database, "broken")
             await add_strategy(known.database, "t")
+            databases.execute(
+                databases.migrated(tmp_path / "test.db"),
+                """UPDATE strategy SET policy = '{"restart": "as another release has it"}'
+                 WHERE id = 'broken'""",
+            )
             async with working(tmp_path, bus, reconcile_s=60):
                 answer = await bus.request(StopStrategies(strategy_ids=("s", "broken", "t")))
             assert answer.strategy_ids == ("broken",)

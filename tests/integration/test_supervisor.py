@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from openbell.contracts.events import RUNNER_EVENT, RunReported
 from openbell.contracts.model import ExitReason, RunState, StopStep, stop_ladder
 from openbell.sealing import RunnerKey
 from openbell.settings import Settings
-from services.runner import supervisor as module
+from services.runner import reports as module
 from services.runner.backends.base import (
     Capabilities,
     Observation,
@@ -33,8 +34,10 @@ from services.runner.backends.base import (
     StartRefused,
 )
 from services.runner.environments import Environments
+from services.runner.reports import Reports
 from services.runner.supervisor import Supervisor
 from tests.fixtures.nats import NatsServer
+from tests.fixtures.supervised import supervisor_of
 
 SOURCE = "5f" * 32
 START = StartRun(
@@ -57,7 +60,16 @@ class Remembering:
     """A backend in which `live` runs, and nothing happens."""
 
     capabilities = Capabilities(
-        "process", "none", "none", "none", own_user=False, graceful_stop=True
+        backend="process",
+        memory_limit="none",
+        pids_limit="none",
+        cpu_limit="none",
+        disk_limit="none",
+        files_limit="none",
+        own_user=False,
+        namespaces=False,
+        why_not=(),
+        graceful_stop=True,
     )
 
     def __init__(self, live: tuple[RunHandle, ...]) -> None:
@@ -76,7 +88,15 @@ class Remembering:
         assert TOKEN not in repr(spec)
         return LIVE
 
-    async def stop(self, run_id: str, ladder: Sequence[StopStep], reason: ExitReason) -> None: ...
+    async def stop(
+        self,
+        run_id: str,
+        ladder: Sequence[StopStep],
+        reason: ExitReason,
+        detail: str | None = None,
+    ) -> None: ...
+
+    def group(self, run_id: str) -> None: ...
 
     async def observations(self, after: int) -> AsyncIterator[Sequence[Observation]]:
         while True:
@@ -98,8 +118,7 @@ def test_a_live_run_that_is_told_to_start_again_is_not_reported_as_ended(
     async def scenario() -> None:
         async with nats.bus() as bus:
             backend = Remembering((LIVE,))
-            environments = Environments(tmp_path, tmp_path / "python")
-            supervisor = Supervisor(Settings(home=tmp_path), bus, backend, environments, KEY)
+            supervisor, _ = supervised(tmp_path, bus, backend)
             await supervisor.start(START)  # before it knows what runs
             async with supervisor.running():
                 await supervisor.ready.wait()
@@ -121,7 +140,7 @@ def test_a_start_waits_for_who_has_its_variables(nats: NatsServer, tmp_path: Pat
             digest = hashlib.sha256(body).hexdigest()
             await bus.put_artifact(digest, body)
             backend = Remembering(())
-            supervisor = supervised(tmp_path, bus, backend)
+            supervisor, _ = supervised(tmp_path, bus, backend)
             async with supervisor.running(), asyncio.timeout(20):
                 await supervisor.start(START.model_copy(update={"sha256": digest}))
                 while not (told := await reports(bus)):
@@ -187,9 +206,9 @@ def in_the_log(home: Path, text: str) -> None:
     (folder / "s-1.log").write_text(text)
 
 
-def supervised(home: Path, bus: Bus, backend: Remembering) -> Supervisor:
-    environments = Environments(home, home / "python")
-    return Supervisor(Settings(home=home), bus, backend, environments, KEY)
+def supervised(home: Path, bus: Bus, backend: Remembering) -> tuple[Supervisor, Reports]:
+    environments = Environments(home, Path(sys.executable))
+    return supervisor_of(Settings(home=home), bus, backend, environments, KEY)
 
 
 async def until_told(bus: Bus, backend: Remembering) -> RunReported:
@@ -209,7 +228,7 @@ def test_a_runs_variables_reach_it_and_its_last_line_hides_them(
             digest = hashlib.sha256(body).hexdigest()
             await bus.put_artifact(digest, body)
             backend = Remembering(())
-            supervisor = supervised(tmp_path, bus, backend)
+            supervisor, _ = supervised(tmp_path, bus, backend)
             async with supervisor.running():
                 await supervisor.start(START.model_copy(update={"sha256": digest}))
                 async with asyncio.timeout(20):
@@ -218,7 +237,7 @@ def test_a_runs_variables_reach_it_and_its_last_line_hides_them(
                 in_the_log(tmp_path, f"trying\nError: {TOKEN} is refused for SBIN\n")
                 backend.happened.put_nowait(crashed())
                 told = await until_told(bus, backend)
-            assert told.detail == f"Error: {'*' * len(TOKEN)} is refused for SBIN"
+            assert told.headline == f"Error: {'*' * len(TOKEN)} is refused for SBIN"
             assert backend.environments[0]["TOKEN"] == TOKEN
             assert backend.environments[0]["SYMBOL"] == "SBIN"
             assert asked == ["s-1"]
@@ -237,7 +256,7 @@ def test_why_a_run_was_refused_hides_its_variables(nats: NatsServer, tmp_path: P
             body = b"print(1)"
             digest = hashlib.sha256(body).hexdigest()
             await bus.put_artifact(digest, body)
-            supervisor = supervised(tmp_path, bus, Refusing(()))
+            supervisor, _ = supervised(tmp_path, bus, Refusing(()))
             async with supervisor.running():
                 await supervisor.start(START.model_copy(update={"sha256": digest}))
                 async with asyncio.timeout(20):
@@ -256,7 +275,7 @@ def test_of_a_run_that_did_not_start_no_secret_is_kept(nats: NatsServer, tmp_pat
         async with nats.bus() as bus:
             failed = asyncio.Event()
             asked = await api(bus, after=failed)
-            supervisor = supervised(tmp_path, bus, Remembering(()))
+            supervisor, told_by = supervised(tmp_path, bus, Remembering(()))
             async with supervisor.running():
                 await supervisor.start(START.model_copy(update={"filename": "../s.py"}))
                 async with asyncio.timeout(20):
@@ -266,7 +285,7 @@ def test_of_a_run_that_did_not_start_no_secret_is_kept(nats: NatsServer, tmp_pat
                 await asyncio.sleep(0.3)
             assert told[0].reason is ExitReason.START_FAILED
             assert asked == ["s-1"]
-            assert supervisor._masks == {}  # pyright: ignore[reportPrivateUsage]
+            assert told_by._masks == {}  # pyright: ignore[reportPrivateUsage]
 
     asyncio.run(scenario())
 
@@ -281,12 +300,12 @@ def test_after_its_own_restart_a_runner_asks_what_it_must_hide(
             backend = Remembering((LIVE,))
             in_the_log(tmp_path, f"Error: {TOKEN} and old-token\n")
             backend.happened.put_nowait(crashed())
-            async with supervised(tmp_path, bus, backend).running():
+            async with supervised(tmp_path, bus, backend)[0].running():
                 await asyncio.sleep(0.3)
                 assert backend.acknowledged == 0
                 await api(bus, earlier=("old-token",))
                 told = await until_told(bus, backend)
-            assert told.detail == f"Error: {'*' * len(TOKEN)} and {'*' * 9}"
+            assert told.headline == f"Error: {'*' * len(TOKEN)} and {'*' * 9}"
 
     asyncio.run(scenario())
 
@@ -309,7 +328,7 @@ def test_a_last_line_whose_secrets_are_not_known_is_withheld(
             backend = Remembering((LIVE,))
             in_the_log(tmp_path, f"Error: {TOKEN}\n")
             backend.happened.put_nowait(crashed())
-            async with supervised(tmp_path, bus, backend).running():
+            async with supervised(tmp_path, bus, backend)[0].running():
                 told = await until_told(bus, backend)
             assert (told.state, told.exit_code, told.detail) == (RunState.EXITED, 1, None)
 
@@ -326,7 +345,7 @@ def test_a_run_whose_variables_were_sealed_for_another_runner_does_not_start(
             digest = hashlib.sha256(body).hexdigest()
             await bus.put_artifact(digest, body)
             backend = Remembering(())
-            supervisor = supervised(tmp_path, bus, backend)
+            supervisor, _ = supervised(tmp_path, bus, backend)
             async with supervisor.running():
                 await supervisor.start(START.model_copy(update={"sha256": digest}))
                 async with asyncio.timeout(20):
@@ -376,7 +395,7 @@ def test_a_burst_is_told_in_order_and_acknowledged_once(nats: NatsServer, tmp_pa
     async def scenario() -> None:
         async with nats.bus() as bus:
             backend = Bursting(a_burst(150), observed=600)
-            async with supervised(tmp_path, bus, backend).running():
+            async with supervised(tmp_path, bus, backend)[0].running():
                 await until_told(bus, backend)
                 async with asyncio.timeout(20):
                     while (await bus.stream_state(RUNNERS)).last < 451:
@@ -412,7 +431,7 @@ def test_a_report_that_must_be_sent_again_is_not_overtaken_by_its_next(
                 await report(bus, event, message_id)
 
             monkeypatch.setattr(Bus, "report", failing_once)
-            async with supervised(tmp_path, bus, backend).running():
+            async with supervised(tmp_path, bus, backend)[0].running():
                 await until_told(bus, backend)
             told = await reports(bus)
             for run in range(3):
@@ -438,7 +457,7 @@ def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: 
             await bus.put_artifact(digest, body)
             bell = datetime.now(UTC) + timedelta(seconds=60)
             backend = Holding(())
-            supervisor = supervised(tmp_path, bus, backend)
+            supervisor, _ = supervised(tmp_path, bus, backend)
             async with supervisor.running(), asyncio.timeout(20):
                 start = START.model_copy(update={"sha256": digest, "start_at": bell})
                 await supervisor.start(start)

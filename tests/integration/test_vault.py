@@ -5,7 +5,6 @@ import base64
 import contextlib
 import json
 import sqlite3
-import threading
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +18,10 @@ from sqlmodel import select
 from openbell import sealing
 from openbell.bus import Bus
 from openbell.contracts.base import utc_now
-from openbell.contracts.commands import GetRunEnvironment, LogChunk, ReadLog, RunVariables
+from openbell.contracts.commands import GetRunEnvironment, RunVariables
 from openbell.contracts.errors import (
     InvalidRequest,
+    LogWithheld,
     SealBroken,
     SecretInUse,
     ServiceUnavailable,
@@ -29,15 +29,17 @@ from openbell.contracts.errors import (
     UnknownSecret,
     UnknownStrategy,
 )
+from openbell.contracts.logs import GetLogSecrets, LogChunk, ReadLog
 from openbell.contracts.model import Role, RunnerInfo, RunState, Scope
 from openbell.db import migrate
 from openbell.db.models import ApiOutbox, AuditEntry, Run, Strategy, Variable
 from openbell.db.session import Database
 from openbell.identity import Caller
 from openbell.outbox import Outbox
+from openbell.redaction import Mask
 from openbell.sealing import RunnerKey
-from services.api import logs
 from services.api.acts import Act, StrategyAct
+from services.api.logs import Logs
 from services.api.uploads import MOST_BYTES, MOST_VARIABLES, Given
 from services.api.variables import rotation, vault
 from services.api.variables.delivery import Delivery
@@ -46,7 +48,10 @@ from services.api.variables.masks import Masks
 from services.api.variables.rotation import Resealed, Rotation
 from services.api.variables.sealed import size
 from services.api.variables.vault import Vault
-from services.runner import logs as runner_logs
+from services.runner.logs import log_file
+from services.runner.logs.reading import Reader
+from services.runner.logs.runlog import LogBook
+from services.runner.logs.secrets import Secrets as LogSecretsOf
 from tests.fixtures import databases
 from tests.fixtures.nats import NatsServer
 
@@ -66,7 +71,11 @@ class Process:
         self.vault = Vault(database, Outbox(ApiOutbox, database, NO_BUS), keyring)
         self.masks = Masks(database, keyring)
         self.rotation = Rotation(database, keyring)
-        self.delivery = Delivery(NO_BUS, database, keyring)
+        self.delivery = Delivery(NO_BUS, database, keyring, self.masks)
+
+    async def mask(self, owner: str, strategy_id: str) -> Mask:
+        """What hides the secrets of a strategy."""
+        return Mask((await self.masks.of(owner, strategy_id)).values)
 
 
 class Home(Process):
@@ -107,6 +116,12 @@ class Home(Process):
 
     async def found(self, name: str, process: Process | None = None) -> RunVariables:
         return await (process or self).delivery.for_run(f"{name}-1", 1, "local")
+
+    async def run(self, name: str) -> Run:
+        async with self.database.read() as session:
+            run = await session.get(Run, f"{name}-1")
+        assert run is not None
+        return run
 
     async def rows(self) -> list[Variable]:
         async with self.database.read() as session:
@@ -341,13 +356,13 @@ def test_what_was_replaced_is_masked_still_up_to_a_number(folder: Path) -> None:
                 await home.vault.change(on("ema"), Given(secrets={"PIN": f"value-{n:04}"}))
             await home.vault.change(on("ema"), Given(remove=("PIN",)))
             await home.vault.change_own(act(), Given(secrets={"kite-live": KEY}))
-            mask = await home.masks.of("ann", "ema")
+            mask = await home.mask("ann", "ema")
             assert mask.text(f"value-0029 value-0010 value-0001 {KEY}") == (
                 f"{'*' * 10} {'*' * 10} value-0001 {'*' * len(KEY)}"
             )
             retired = [row for row in await home.rows() if row.retired_at]
             assert len(retired) == vault.MOST_RETIRED_OF_A_NAME
-            assert (await home.masks.of("bob", "ema")).patterns == ()
+            assert (await home.mask("bob", "ema")).patterns == ()
 
     asyncio.run(scenario())
 
@@ -392,9 +407,9 @@ def test_retired_secrets_of_any_names_are_forgotten_the_oldest_first(
             retired = {r.name for r in await home.rows() if r.retired_at and r.strategy_id == "ema"}
             assert retired == {f"S{n}" for n in range(130 - most, 130)}
             assert sum(size(row) for row in await home.rows() if row.retired_at) <= MOST_BYTES
-            mask = await home.masks.of("ann", "ema")
+            mask = await home.mask("ann", "ema")
             assert set(mask.text(secret.format(129))) <= {"*", "\n"}
-            assert (await home.masks.of("ann", "other")).text(PIN) == "*" * len(PIN)
+            assert (await home.mask("ann", "other")).text(PIN) == "*" * len(PIN)
 
     asyncio.run(scenario())
 
@@ -509,7 +524,7 @@ def test_a_rotation_that_is_killed_loses_nothing_and_is_ended_by_the_next_start(
             assert keys_in(home) == 1
             found = await home.found("ema", home.reopened())
             assert found.variables["PIN"] == PIN + "x"
-            assert (await again.masks.of("ann", "ema")).text(PIN) == "*" * len(PIN)
+            assert (await again.mask("ann", "ema")).text(PIN) == "*" * len(PIN)
 
     asyncio.run(scenario())
 
@@ -529,7 +544,7 @@ def test_another_replica_seals_on_while_keys_rotate(folder: Path) -> None:
                 await home.rotation.rotate(act())
             await writing
             assert (await home.found("ema", home.reopened())).variables["PIN"] == "value-0014"
-            assert (await home.reopened().masks.of("ann", "ema")).text(PIN) == "*" * len(PIN)
+            assert (await home.reopened().mask("ann", "ema")).text(PIN) == "*" * len(PIN)
             assert keys_in(home) == 1
 
     asyncio.run(scenario())
@@ -563,7 +578,7 @@ def test_without_its_key_a_log_is_withheld_until_the_secret_is_set_again(folder:
             with pytest.raises(SealBroken, match="PIN"):
                 await lost.masks.of("ann", "ema")
             await lost.vault.change(on("ema"), Given(secrets={"PIN": "pin-anew"}))
-            assert (await lost.masks.of("ann", "ema")).text("pin-anew") == "********"
+            assert (await lost.mask("ann", "ema")).text("pin-anew") == "********"
 
     asyncio.run(scenario())
 
@@ -678,7 +693,7 @@ def test_only_the_runner_that_holds_a_run_can_open_its_variables(
         async with opened(folder) as home, nats.bus() as bus:
             mine, other = RunnerKey(RunnerKey.made()), RunnerKey(RunnerKey.made())
             await home.add("ema", Given(secrets={"PIN": PIN}))
-            delivery = Delivery(bus, home.database, home.keyring)
+            delivery = Delivery(bus, home.database, home.keyring, home.masks)
             ask = GetRunEnvironment(runner="local", run_id="ema-1", epoch=1)
             with pytest.raises(ServiceUnavailable):
                 await delivery.answer(ask)
@@ -700,23 +715,30 @@ def test_only_the_runner_that_holds_a_run_can_open_its_variables(
 
 
 class Runner:
-    """Answers for a log, and may do something just before."""
+    """Answers for a log as a runner does, and may do something just before."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, masks: Masks) -> None:
         self.data = data
         self.asked: list[ReadLog] = []
         self.before: Callable[[], Any] | None = None
+        self._masks = masks
 
-    async def request(self, command: ReadLog, _runner: str) -> LogChunk:
+    async def request(self, command: ReadLog, _runner: str, *, timeout_s: float) -> LogChunk:
         self.asked.append(command)
+        known = await self._masks.of("ann", "ema")
         if self.before is not None:
             happening, self.before = self.before, None
             await happening()
-        begin = max(0, command.offset - command.around)
-        end = command.offset + command.limit + command.around
-        data = self.data[begin:end]
+        begin, end = command.offset, min(len(self.data), command.offset + command.limit)
         return LogChunk.model_construct(
-            offset=begin, next_offset=begin + len(data), size=len(self.data), data=data, quiet_s=0
+            offset=begin,
+            next_offset=end,
+            size=len(self.data),
+            data=Mask(known.values).masked(self.data)[begin:end],
+            first=0,
+            generation=0,
+            reset=False,
+            secrets=known.version,
         )
 
 
@@ -724,64 +746,35 @@ def test_a_secret_that_is_set_while_a_log_is_read_is_masked_in_it(folder: Path) 
     async def scenario() -> None:
         async with opened(folder) as home:
             await home.add("ema", Given())
-            runner = Runner(f"key {KEY} end".encode())
+            runner = Runner(f"key {KEY} end".encode(), home.masks)
 
             async def set_it() -> None:
                 await home.vault.change(on("ema"), Given(secrets={"K": KEY}))
 
             runner.before = set_it
-            async with home.database.read() as session:
-                run = await session.get(Run, "ema-1")
-            assert run is not None
-            chunk = await logs.read_masked(
-                cast("Bus", runner), home.masks, run, offset=6, limit=4, wait_s=0
-            )
+            logs = Logs(cast("Bus", runner), home.masks)
+            chunk = await logs.read(await home.run("ema"), offset=6, limit=4)
             assert (chunk.data, chunk.offset, chunk.next_offset) == (b"****", 6, 10)
-            assert [one.around for one in runner.asked] == [0, len(KEY) - 1]
+            first, second = (one.secrets for one in runner.asked)
+            assert first != second
 
     asyncio.run(scenario())
 
 
-def test_a_log_is_masked_off_the_event_loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[int] = []
+def test_a_runner_that_hides_other_secrets_is_not_believed(folder: Path) -> None:
+    """One of an earlier release, or one that will not learn."""
 
-    def noted(*given: Any, **named: Any) -> LogChunk:
-        threads.append(threading.get_ident())
-        return mask_it(*given, **named)
+    class Stale(Runner):
+        async def request(self, command: ReadLog, _runner: str, *, timeout_s: float) -> LogChunk:
+            chunk = await super().request(command, _runner, timeout_s=timeout_s)
+            return chunk.model_copy(update={"secrets": ""})
 
-    mask_it = logs.masked
-    monkeypatch.setattr(logs, "masked", noted)
-
-    async def scenario() -> None:
-        async with opened(folder) as home:
-            await home.add("ema", Given())
-            async with home.database.read() as session:
-                run = await session.get(Run, "ema-1")
-            assert run is not None
-            bus = cast("Bus", Runner(b"something"))
-            await logs.read_masked(bus, home.masks, run, offset=0, limit=4, wait_s=0)
-
-    asyncio.run(scenario())
-    assert threads
-    assert threading.get_ident() not in threads
-
-
-def test_whoever_follows_waits_for_the_rest_of_a_secret(folder: Path) -> None:
     async def scenario() -> None:
         async with opened(folder) as home:
             await home.add("ema", Given(secrets={"K": KEY}))
-            runner = Runner(f"key {KEY[:5]}".encode())
-            bus = cast("Bus", runner)
-            async with home.database.read() as session:
-                run = await session.get(Run, "ema-1")
-            assert run is not None
-            reading = asyncio.create_task(
-                logs.read_masked(bus, home.masks, run, offset=4, limit=100, wait_s=10)
-            )
-            while len(runner.asked) < 2:
-                await asyncio.sleep(0.01)
-            runner.data = f"key {KEY}\n".encode()
-            assert (await reading).data == b"*" * len(KEY) + b"\n"
+            logs = Logs(cast("Bus", Stale(b"text", home.masks)), home.masks)
+            with pytest.raises(LogWithheld):
+                await logs.read(await home.run("ema"), offset=0, limit=4)
 
     asyncio.run(scenario())
 
@@ -794,33 +787,64 @@ def test_a_log_is_read_in_any_pieces_from_a_real_runner_without_its_secrets(
             await home.add("ema", Given(secrets={"K": KEY, "PEM": "-----BEGIN-----\nabcdefgh\n"}))
             lines = f"start\nkey={KEY};{KEY}\n₹ {KEY[:-1]}\n> abcdefgh\n"
             text = (f"{lines}-----BEGIN-----\nabcdefgh\n" * 40).encode()
-            file = runner_logs.log_file(folder, "ema", "ema-1")
+            file = log_file(folder, "ema", "ema-1")
             file.parent.mkdir()
             file.write_bytes(text)
-
-            async def read_log(command: ReadLog) -> LogChunk:
-                return await runner_logs.read(folder, command)
-
-            await bus.answer(ReadLog, read_log, "local")
-            async with home.database.read() as session:
-                run = await session.get(Run, "ema-1")
-            assert run is not None
-            whole = (await home.masks.of("ann", "ema")).masked(text)
+            key = RunnerKey(RunnerKey.made())
+            await bus.announce(info("local", key))
+            delivery = Delivery(bus, home.database, home.keyring, home.masks)
+            await bus.answer(GetLogSecrets, delivery.answer_log)
+            reader = Reader(LogBook(folder), LogSecretsOf(bus, "local", key))
+            await bus.answer(ReadLog, reader.read, "local")
+            run = await home.run("ema")
+            logs = Logs(bus, home.masks)
+            whole = (await home.mask("ann", "ema")).masked(text)
             assert KEY.encode() not in whole
             assert b"abcdefgh" not in whole
             for limit in (1, 7, 64, 4096, 524_288):
                 pieces, offset = b"", 0
                 while offset < min(len(text), 60 * limit):
-                    chunk = await logs.read_masked(
-                        bus, home.masks, run, offset=offset, limit=limit, wait_s=0
-                    )
+                    chunk = await logs.read(run, offset=offset, limit=limit)
                     assert 0 < len(chunk.data) <= limit
                     pieces, offset = pieces + chunk.data, chunk.next_offset
                 assert pieces == whole[: len(pieces)]
-            last = await logs.read_masked(bus, home.masks, run, offset=-9, limit=100, wait_s=0)
-            assert last.data == whole[-9:]
-            beyond = await logs.read_masked(bus, home.masks, run, offset=10**9, limit=9, wait_s=0.2)
+            assert (await logs.read(run, offset=-9, limit=100)).data == whole[-9:]
+            beyond = await logs.read(run, offset=10**9, limit=9, wait_s=0.2)
             assert (beyond.data, beyond.offset) == (b"", len(text))
+
+    asyncio.run(scenario())
+
+
+def test_what_must_be_hidden_goes_to_the_runner_that_had_the_run_alone(
+    folder: Path, nats: NatsServer
+) -> None:
+    """Live or ended, in as many pages as it takes; anew when a secret was set; else withheld."""
+
+    async def scenario() -> None:
+        async with opened(folder) as home, nats.bus() as bus:
+            many = {f"S{n}": f"{n}" + "\U0001f4c8" * 32_000 for n in range(3)}
+            await home.add("ema", Given(secrets={"PIN": PIN}))
+            key = RunnerKey(RunnerKey.made())
+            await bus.announce(info("local", key))
+            await bus.announce(info("other", RunnerKey(RunnerKey.made())))
+            delivery = Delivery(bus, home.database, home.keyring, home.masks)
+            await bus.answer(GetLogSecrets, delivery.answer_log)
+            mine = LogSecretsOf(bus, "local", key)
+            first = await mine.of("ema-1", "")
+            assert first.mask.text(PIN) == "*" * len(PIN)
+            assert await mine.of("ema-1", first.version) is first
+            home.execute("UPDATE run SET state = 'exited'")
+            for secret in many.items():
+                await home.vault.change(on("ema"), Given(secrets=dict([secret])))
+                await home.vault.change(on("ema"), Given(remove=(secret[0],)))
+            second = await mine.of("ema-1", await home.masks.version("ann", "ema"))
+            assert set(second.mask.text(f"{many['S2']}{PIN}")) == {"*"}
+            with pytest.raises(LogWithheld, match="not granted to this runner"):
+                await LogSecretsOf(bus, "other", key).of("ema-1", "")
+            await home.vault.change(on("ema"), Given(secrets={"TOTP": PIN}))
+            home.execute("UPDATE variable SET sealed = substr(sealed, 1, 20)")
+            with pytest.raises(LogWithheld, match="the value of"):
+                await LogSecretsOf(bus, "local", key).of("ema-1", "")
 
     asyncio.run(scenario())
 

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbell import redaction
-from openbell.contracts.commands import LogChunk
+from openbell.contracts.logs import LogChunk
 from openbell.redaction import Mask
-from services.api.logs import HOLD_S, masked
 from services.runner import logs as runner_logs
+from services.runner.logs.ranges import Window
+from services.runner.logs.reading import HOLD_S, masked
+from services.runner.logs.secrets import Hidden
 
 LETTERS = st.text("abc\n", max_size=60)
 SECRETS = st.lists(st.text("abc\n", min_size=1, max_size=12), max_size=4)
@@ -30,22 +32,30 @@ def slow(data: bytes, patterns: tuple[bytes, ...]) -> bytes:
     return bytes(ord("*") if n in hidden else byte for n, byte in enumerate(data))
 
 
-def window(data: bytes, offset: int, limit: int, around: int, quiet_s: float = 0) -> LogChunk:
-    """As a runner answers."""
-    start = min(offset, len(data)) if offset >= 0 else max(0, len(data) + offset)
-    begin, end = max(0, start - around), min(len(data), start + limit + around)
-    return LogChunk.model_construct(
-        offset=begin,
-        next_offset=end,
-        size=len(data),
+def read(
+    data: bytes,
+    mask: Mask,
+    offset: int,
+    limit: int,
+    *,
+    live: bool = False,
+    quiet_s: float = 0,
+    first: int = 0,
+) -> LogChunk:
+    """Of a log of which what lies before `first` was dropped."""
+    wanted = min(offset, len(data)) if offset >= 0 else len(data) + offset
+    start = max(first, wanted)
+    begin, end = max(first, start - mask.reach), min(len(data), start + limit + mask.reach)
+    found = Window(
+        begin=begin,
         data=data[begin:end],
-        quiet_s=quiet_s,
+        start=start,
+        size=len(data),
+        first=first,
+        generation=0,
+        written_at=0,
     )
-
-
-def read(data: bytes, mask: Mask, offset: int, limit: int, *, live: bool = False) -> LogChunk:
-    around = window(data, offset, limit, mask.reach)
-    return masked(around, mask, offset=offset, limit=limit, live=live)
+    return masked(found, Hidden(mask, "v1"), limit=limit, live=live, quiet_s=quiet_s)
 
 
 @given(LETTERS, SECRETS)
@@ -103,10 +113,24 @@ def test_half_a_secret_is_held_back_then_masked_but_never_for_ever() -> None:
     mask, data = Mask(["kite-token-4711"]), b"key kite-tok"
     chunk = read(data, mask, 0, 100, live=True)
     assert (chunk.data, chunk.next_offset) == (b"key ", 4)
-    quiet = window(data, 4, 100, mask.reach, quiet_s=HOLD_S)
-    assert masked(quiet, mask, offset=4, limit=100, live=True).data == b"*" * 8
+    assert read(data, mask, 4, 100, live=True, quiet_s=HOLD_S).data == b"*" * 8
     assert read(data, mask, 4, 100).data == b"kite-tok"
     assert read(data, mask, 8, 100, live=True).next_offset == 8
+
+
+@given(LETTERS, SECRETS, st.integers(1, 70), st.integers(1, 9))
+def test_of_a_secret_whose_beginning_was_dropped_the_rest_is_masked(
+    text: str, values: list[str], first: int, limit: int
+) -> None:
+    """Whatever is told then is what was told before, or a star."""
+    mask, data = Mask(values), text.encode()
+    first = min(first, len(data))
+    before, offset = mask.masked(data), first
+    while (chunk := read(data, mask, offset, limit, first=first)).data:
+        there = before[offset : chunk.next_offset]
+        pairs = zip(there, chunk.data, strict=True)
+        assert all(now in (was, ord("*")) for was, now in pairs)
+        offset = chunk.next_offset
 
 
 def test_short_values_are_not_masked() -> None:
@@ -150,14 +174,11 @@ def test_values_of_many_lines_cost_no_more() -> None:
     assert masked == log + b"*" * 10 + b"\n"
 
 
-def test_the_last_line_is_masked_before_it_is_cut(tmp_path: Path) -> None:
+def test_the_last_lines_are_masked_before_they_are_cut(tmp_path: Path) -> None:
+    """The beginning of the secret lies before what is told."""
     file = tmp_path / "run.log"
-    secret = "s" * 480
-    file.write_text(f"Error: login refused for {secret}{'x' * 100}\n")
-    line = runner_logs.last_line(file, Mask([secret]))
-    assert line is not None
-    assert "s" * 4 not in line.removeprefix("Error: login refused for ")
-    file.write_text("q" * 20 + "w" * 4_090 + "tail\n")
-    line = runner_logs.last_line(file, Mask(["q" * 20 + "w" * 4_090]))
-    assert line is not None
+    secret = "q" * 2_000 + "w" * 16_380
+    file.write_text(f"{secret}tail\n")
+    (line,) = runner_logs.last_lines(file, Mask([secret]))
+    assert line.endswith("*tail")
     assert "w" not in line

@@ -11,17 +11,20 @@ import { address, ask } from "./api.js";
 import { DeleteDialog } from "./delete.js";
 import { $, enabled } from "./dom.js";
 import { Events } from "./events.js";
+import { LimitsDialog } from "./limits.js";
 import { List } from "./list.js";
 import { LogPanel } from "./log.js";
 import { Menu } from "./menu.js";
 import { complain, toast } from "./messages.js";
 import { Reader } from "./reader.js";
+import { RunsDialog } from "./runs.js";
 import { ScheduleDialog } from "./schedule.js";
 import { StopAllDialog } from "./stopall.js";
 import { ShareDialog, VariablesDialog } from "./strategy_dialogs.js";
 import { everySecond } from "./time.js";
 import { UploadDialog } from "./upload.js";
 import { User } from "./user.js";
+import { mayEdit } from "./words.js";
 
 /** @type {Record<string, string>} */
 const DONE = { start: "started", stop: "stopped", restart: "restarted", resume: "resumed" };
@@ -36,6 +39,8 @@ const schedule = new ScheduleDialog(reader);
 const deletion = new DeleteDialog(reader);
 const variables = new VariablesDialog();
 const share = new ShareDialog();
+const limits = new LimitsDialog(reader);
+const runs = new RunsDialog();
 const upload = new UploadDialog(reader);
 const stopAll = new StopAllDialog(list, reader);
 const menu = new Menu();
@@ -68,8 +73,11 @@ function act(row, button) {
 
 /** @param {Row} row @param {HTMLElement} button */
 function more(row, button) {
-  menu.toggle(button, [
+  const past = { text: "Runs…", act: () => runs.begin(row.strategy) };
+  menu.toggle(button, !mayEdit(row.strategy) ? [past] : [
     { text: "Variables…", act: () => variables.begin(row.strategy) },
+    { text: "Limits…", act: () => limits.begin(row.strategy) },
+    past,
     { text: "Share…", act: () => share.begin(row.strategy) },
     { text: "Delete…", act: () => deletion.begin(row.strategy), danger: true },
   ]);

@@ -85,7 +85,6 @@ export class Row {
     parts.operations.hidden = !mayOperate(s);
     buttons.schedule.hidden = !mayEdit(s);
     parts.plan.hidden = mayEdit(s);
-    buttons.more.classList.toggle("absent", !mayEdit(s));
     for (const [action, label] of Object.entries(LABELLED)) {
       buttons[action].setAttribute("aria-label", `${label} ${s.name}`);
       hint(buttons[action], capital(action));

@@ -19,6 +19,7 @@ export class User {
       if (!me) return;
       menu.toggle($("user"), [
         { text: "Calendar", href: "/markets" },
+        { text: "Runners", href: "/runners" },
         { text: "Account", href: "/account" },
         ...(me.scopes.includes("operate") ? [{ text: "Stop all…", act: () => stopAll(me), danger: true }] : []),
         { text: "Sign out", act: signOut },

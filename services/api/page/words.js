@@ -25,7 +25,15 @@ const ACTIONS = {
   list_strategies: "List everybody’s strategies",
   status: "See a strategy",
   runs: "See the runs",
+  metrics: "See what the runs use",
+  run: "See a run",
+  limits: "See the limits",
+  set_limits: "Set the limits",
   logs: "Read the log",
+  follow_log: "Follow the log",
+  search_log: "Search the log",
+  download_log: "Download the log",
+  clear_log: "Clear the log",
   shares: "See with whom it is shared",
   unshare: "Share no longer",
   stop_mine: "Stop all",
@@ -47,6 +55,30 @@ const ACTIONS = {
   set_override: "Say what an exchange does on a day",
   remove_override: "Leave a day to the calendar again",
 };
+
+/** @type {Record<string, string>} Why a run ended. */
+const ENDS = {
+  stopped_by_user: "Stopped by hand",
+  stopped_by_schedule: "Stopped by schedule",
+  host_shutdown: "Stopped with its host",
+  memory_limit: "Memory limit",
+  cpu_limit: "CPU limit",
+  process_limit: "Limit of processes",
+  disk_limit: "Disk limit",
+  time_limit: "Time limit",
+  killed: "Killed from outside",
+  start_failed: "Could not start",
+  fenced: "A second copy",
+};
+const FAILURES = new Set([
+  "crashed", "killed", "start_failed", "memory_limit", "cpu_limit", "process_limit", "disk_limit", "stalled",
+]);
+
+/** @param {Run} run */
+export const endWords = ({ state, reason }) => (reason ? (ENDS[reason] ?? capital(plain(reason))) : capital(state));
+
+/** @param {Run} run */
+export const hasFailed = ({ reason }) => reason !== null && FAILURES.has(reason);
 
 /** @param {string} action */
 export const actionWords = (action) => ACTIONS[action] ?? capital(plain(action));
@@ -103,9 +135,9 @@ export function runWords(run, now) {
   return started && run.exited_at ? `${end} after ${brief(Date.parse(run.exited_at) - started)}` : end;
 }
 
-/** @param {Run} run Its last line; while it is up, how punctual it was. */
+/** @param {Run} run What was said of its end; while it is up, how punctual it was. */
 export function runDetail(run) {
-  if (run.state === "exited") return run.detail ?? "";
+  if (run.state === "exited") return (run.reason === "crashed" && run.headline) || run.detail || run.headline || "";
   if (!run.due_at || !run.started_at) return "";
   return `${brief(Date.parse(run.started_at) - Date.parse(run.due_at))} after it was due`;
 }

@@ -1,24 +1,21 @@
 """The strategies of the caller: upload, watch, start, stop, delete."""
 
-import asyncio
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from openbell.contracts.commands import (
-    LogChunk,
     RestartStrategy,
     ResumeStrategy,
     RetireStrategy,
     StartStrategy,
     StopStrategy,
 )
-from openbell.contracts.errors import StrategyIsRunning, UnknownRun
+from openbell.contracts.errors import StrategyIsRunning
 from openbell.contracts.model import RestartPolicy, RunState, Scope
-from openbell.db.models import Run
-from services.api import uploads
+from services.api import policies, uploads
 from services.api.access import (
     Editing,
     Operating,
@@ -26,24 +23,19 @@ from services.api.access import (
     Reading,
     Trading,
     everybodys,
-    on_strategy,
     own,
 )
 from services.api.audit import entry
 from services.api.context import Api
 from services.api.exchanges import code_of
-from services.api.logs import LogView, log_view, read_masked
 from services.api.outcomes import Outcome, outcome
 from services.api.pages import PAGE
 from services.api.stopping import Hold, Stopped, StopWait, stop_all
-from services.api.view import RunView, StrategyView, has_ended, run_view
+from services.api.view import StrategyView, has_ended
 
 router = APIRouter(prefix="/python", tags=["strategies"])
 
 GONE_S = 60
-SLICE_S = 1.0
-"""While a log is followed, how often it is asked whether the run still lives, and its reader still
-may."""
 
 Wait = Annotated[
     float,
@@ -82,15 +74,6 @@ async def status(act: Reading) -> StrategyView:
     return act.strategy
 
 
-@router.get("/runs/{strategy_id}", summary="List the latest runs, newest first")
-async def runs(
-    act: Reading,
-    api: Api,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-) -> list[RunView]:
-    return [run_view(run) for run in await api.store.runs(act.id, limit)]
-
-
 @router.post("/upload", status_code=201, summary="Upload a strategy")
 async def upload(
     request: Request,
@@ -109,16 +92,22 @@ async def upload(
         str | None,
         Form(description='Your own secrets by name: {"OPENALGO_API_KEY": "zerodha-live"}'),
     ] = None,
-    restart: Annotated[RestartPolicy, Form()] = RestartPolicy.ON_FAILURE,
+    limits: Annotated[
+        str | None,
+        Form(description='What its runs may use: {"limits": {"memory_mb": 512}, "watchdogs": {…}}'),
+    ] = None,
+    restart: Annotated[RestartPolicy | None, Form()] = None,
     stop_grace_s: Annotated[
-        float, Form(ge=0, le=600, description="Seconds to clean up in, before it is killed.")
-    ] = 15,
+        float | None,
+        Form(ge=0, le=600, description="Seconds to clean up in, before it is killed: 15."),
+    ] = None,
 ) -> Outcome:
     """The script is compiled first: a syntax error is told with its line and column."""
     uploads.check_fields(await request.form())
     source = uploads.check_source(file.filename, await file.read(), api.settings.max_source_bytes)
     chosen = uploads.check_name(name, source.filename)
     variables = uploads.check_form(parameters, secrets, uses)
+    policy = policies.of_form(limits, restart, stop_grace_s)
     segment = await code_of(api.bus, exchange) if exchange else None
     strategy_id = await api.store.create(
         act,
@@ -126,8 +115,7 @@ async def upload(
         source,
         exchange=segment,
         variables=variables,
-        restart=restart,
-        stop_grace_s=stop_grace_s,
+        policy=policy,
     )
     api.board.mark(strategy_id)
     return Outcome(strategy=await api.board.get(strategy_id))
@@ -217,51 +205,3 @@ async def delete(
         await api.store.delete(act)
     api.board.mark(act.id)
     return Deleted(id=act.id, note="it was stopped first" if standing.run_id else None)
-
-
-@router.get(
-    "/logs/{strategy_id}",
-    summary="Read a run's log",
-    response_model=LogView,
-    responses={200: {"content": {"text/plain": {}}}},
-)
-async def logs(
-    request: Request,
-    act: Reading,
-    api: Api,
-    run: Annotated[str | None, Query(description="By default, the latest.")] = None,
-    offset: Annotated[
-        int, Query(description="In bytes, from the beginning; a negative one counts from the end.")
-    ] = -65_536,
-    limit: Annotated[int, Query(ge=1, le=524_288, description="Bytes at most.")] = 65_536,
-    wait: Annotated[
-        float, Query(ge=0, le=20, description="Seconds to wait while there is nothing new.")
-    ] = 0,
-    format_: Annotated[Literal["json", "text"], Query(alias="format")] = "json",
-) -> Response:
-    """To follow, ask again from `next_offset`. With `format=text`, the text alone."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + wait
-    while True:
-        row = await api.store.run(act.id, run)
-        left = deadline - loop.time()
-        view = await _read_log(api, row, offset, limit, min(left, SLICE_S))
-        await on_strategy(Scope.READ)(act.id, request, api)  # it may have been revoked meanwhile
-        if view.content or view.ended or left <= 0:
-            break
-    if format_ == "text":
-        return Response(view.content, media_type="text/plain")
-    return Response(view.model_dump_json(), media_type="application/json")
-
-
-async def _read_log(api: Api, run: Run, offset: int, limit: int, wait_s: float) -> LogView:
-    """What the log holds from there; of a live run that has not begun to write, nothing yet."""
-    try:
-        chunk = await read_masked(
-            api.bus, api.masks, run, offset=offset, limit=limit, wait_s=max(0, wait_s)
-        )
-        return log_view(run, chunk)
-    except UnknownRun:
-        if not run.live:
-            raise
-        return log_view(run, LogChunk(offset=0, next_offset=0, size=0, data=b""))

@@ -1,7 +1,7 @@
 """Hands a run's variables to the runner that holds it, and to nobody else."""
 
-import asyncio
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from sqlmodel import col, select
@@ -10,36 +10,60 @@ from openbell import sealing
 from openbell.bus import Bus
 from openbell.contracts.commands import GetRunEnvironment, RunEnvironment, RunVariables
 from openbell.contracts.errors import ServiceUnavailable, TooLarge, UnknownRun, UnknownSecret
+from openbell.contracts.logs import GetLogSecrets, LogSecrets
 from openbell.db.models import Run, Variable
 from openbell.db.session import Database
 from services.api.variables.keyring import Keyring
+from services.api.variables.masks import Masks
 from services.api.variables.rows import OWN, PARAMETER, SECRET, USE
 from services.api.variables.sealed import opened
 
 MOST_DELIVERED = 512 * 1024
 """Bytes of all variables of a run: what a message holds, and a process takes."""
+PAGE_BYTES = 256 * 1024
+"""Of the texts to hide, as JSON: with one more of them, sealed, it is still one message."""
 
 
 class Delivery:
-    def __init__(self, bus: Bus, database: Database, keyring: Keyring) -> None:
+    def __init__(self, bus: Bus, database: Database, keyring: Keyring, masks: Masks) -> None:
         self._bus = bus
         self._database = database
         self._keyring = keyring
+        self._masks = masks
 
     async def answer(self, command: GetRunEnvironment) -> RunEnvironment:
         """Sealed to the key that the run's runner announced: a key in the question counts nothing.
 
         Raises UnknownRun, UnknownSecret, SealBroken, TooLarge, ServiceUnavailable.
         """
-        found, runner = await asyncio.gather(
-            self.for_run(command.run_id, command.epoch, command.runner),
-            self._bus.runner(command.runner),
-        )
-        if runner is None:
-            raise ServiceUnavailable(f"the runner {command.runner} has not announced itself")
+        found = await self.for_run(command.run_id, command.epoch, command.runner)
         purpose = sealing.for_run(command.run_id, command.epoch)
-        sealed = sealing.seal(found.encode(), runner.public_key, purpose)
-        return RunEnvironment(sealed=base64.b64encode(sealed))
+        sealed = await self._sealed(command.runner, found.encode(), purpose)
+        return RunEnvironment(sealed=sealed)
+
+    async def answer_log(self, command: GetLogSecrets) -> LogSecrets:
+        """Sealed in the same way. Raises UnknownRun, SealBroken, ServiceUnavailable."""
+        async with self._database.read() as session:
+            run = await session.get(Run, command.run_id)
+        if run is None or run.runner != command.runner:
+            raise UnknownRun(f"{command.run_id[:100]} was not granted to this runner")
+        secrets = await self._masks.of(run.owner, run.strategy_id)
+        pages = _paged(secrets.values)
+        page = pages[command.page] if command.page < len(pages) else []
+        purpose = sealing.for_log(command.run_id, secrets.version, command.page)
+        sealed = await self._sealed(command.runner, json.dumps(page).encode(), purpose)
+        return LogSecrets(
+            sealed=sealed, version=secrets.version, more=command.page + 1 < len(pages)
+        )
+
+    async def _sealed(self, runner: str, plain: bytes, purpose: bytes) -> bytes:
+        """For the key that this runner announced, as a message holds it. Raises SealBroken,
+        ServiceUnavailable.
+        """
+        info = await self._bus.runner(runner)
+        if info is None:
+            raise ServiceUnavailable(f"the runner {runner} has not announced itself")
+        return base64.b64encode(sealing.seal(plain, info.public_key, purpose))
 
     async def for_run(self, run_id: str, epoch: int, runner: str) -> RunVariables:
         """What a live run on this runner is to see. Raises UnknownRun, UnknownSecret, SealBroken,
@@ -90,6 +114,20 @@ class Delivery:
             *(row for row in own if row.kind == SECRET and row.name in sources),
         ]
         return {opened(self._keyring, row) for row in known}
+
+
+def _paged(values: Iterable[str]) -> list[list[str]]:
+    """At least one page, which may be empty."""
+    pages: list[list[str]] = [[]]
+    room = PAGE_BYTES
+    for value in values:
+        size = len(json.dumps(value))
+        if room < 0:
+            pages.append([])
+            room = PAGE_BYTES
+        pages[-1].append(value)
+        room -= size
+    return pages
 
 
 def _used(secrets: Mapping[str, Variable], use: Variable) -> Variable:

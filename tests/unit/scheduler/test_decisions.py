@@ -35,7 +35,6 @@ FRESH = Facts(
     intent=Intent.AUTO,
     intent_at=None,
     run=None,
-    policy=RestartPolicy.ON_FAILURE,
     retry_at=None,
     gave_up=False,
     schedule_at=NINE - timedelta(days=7),

@@ -1,0 +1,158 @@
+"""Stops: one, several that ignore every signal, and 200 at once; beside bare signals."""
+
+import asyncio
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench.figure import Figure, median, percentile
+from bench.list import client
+from bench.start import ENVIRONMENT
+from tests.fixtures.default_environment import base_interpreter
+from tests.fixtures.processes import members
+from tests.fixtures.stack import Stack, end_all, start_one_process
+
+ROUNDS = 30
+SEVERAL = 200
+DEAF, GRACE_S = 5, 4
+LISTS = 400
+COOPERATIVE = """\
+import time
+try:
+    print("ready", flush=True)
+    while True:
+        time.sleep(60)
+except KeyboardInterrupt:
+    pass
+"""
+IGNORES_ALL = """\
+import signal, time
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+print("ready", flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+def measure() -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        try:
+            stack = start_one_process(home)
+            yield from _one(stack, Path(folder))
+            yield from _deaf(stack)
+            yield from _at_once(stack, Path(folder))
+            stack.stop()
+        finally:
+            end_all(home)
+
+
+def _one(stack: Stack, folder: Path) -> Iterator[Figure]:
+    """From the request to the answer that nothing is left, against a bare SIGINT and wait."""
+    strategy = stack.upload(COOPERATIVE, "one")
+    hosted: list[float] = []
+    bare: list[float] = []
+    for _ in range(ROUNDS):
+        bare.append(_bare(folder, 1))
+        _start(stack, [strategy])
+        hosted.append(_stop(stack, strategy))
+    for name, of in (("p50", median), ("p95", lambda seconds: percentile(seconds, 95))):
+        yield Figure(f"stop, {name}", of(hosted) * 1e3, of(bare) * 1e3, "ms", 2)
+
+
+def _deaf(stack: Stack) -> Iterator[Figure]:
+    """All of them within one grace, while the list is answered as ever."""
+    ids = [stack.upload(IGNORES_ALL, f"deaf {n}", stop_grace_s=str(GRACE_S)) for n in range(DEAF)]
+    _start(stack, ids)
+    idle = percentile(_lists(stack), 99)
+    runs = [stack.status(strategy)["run"]["id"] for strategy in ids]
+    with ThreadPoolExecutor(DEAF) as pool:
+        began = time.perf_counter()
+        stops = [pool.submit(_stop, stack, strategy) for strategy in ids]
+        busy = percentile(_lists(stack), 99)
+        for stop in stops:
+            stop.result()
+        took = time.perf_counter() - began
+    assert not any(members(run) for run in runs)
+    print(f"     list p99 {idle * 1e3:.2f} ms before, {busy * 1e3:.2f} ms while they are stopped")
+    yield Figure(f"stop of {DEAF} that ignore signals", took, GRACE_S + 1, "s", 1)
+    yield Figure("list meanwhile, p99", busy * 1e3, 20, "ms", 1)
+
+
+def _lists(stack: Stack) -> list[float]:
+    port = urlsplit(stack.url).port or 0
+    return asyncio.run(client(port, LISTS, stack.token))
+
+
+def _at_once(stack: Stack, folder: Path) -> Iterator[Figure]:
+    """Each by a request of its own; then by one for all. None waits for one that hears nothing."""
+    ids = [stack.upload(COOPERATIVE, f"of many {n}") for n in range(SEVERAL)]
+    deaf = stack.upload(IGNORES_ALL, "deaf beside", stop_grace_s="30")
+    bare = median([_bare(folder, SEVERAL) for _ in range(3)])
+    _start(stack, [*ids, deaf])
+    with ThreadPoolExecutor(SEVERAL + 1) as pool:
+        pool.submit(stack.http.post, f"/python/stop/{deaf}")
+        stops = [pool.submit(_stop, stack, strategy) for strategy in ids]
+        each = [stop.result() for stop in stops]
+    print(f"     of {SEVERAL} at once: first {min(each):.2f} s, p50 {median(each):.2f} s")
+    yield Figure(f"slowest of {SEVERAL} stops at once", max(each), bare, "s", 2)
+    _start(stack, ids)
+    began = time.perf_counter()
+    stopped = stack.http.post("/python/stop-all", params={"wait": 60}, timeout=90).json()
+    took = time.perf_counter() - began
+    assert stopped["all_gone"] or took > 20, stopped
+    yield Figure(f"stop-all of {SEVERAL}", took, bare, "s", 2)
+
+
+def _start(stack: Stack, ids: Sequence[str]) -> None:
+    """Once each has said that it is ready."""
+    for strategy in ids:
+        stack.post(f"/python/start/{strategy}")
+    for strategy in ids:
+        stack.wait_status(strategy, "running")
+        stack.wait_log(strategy, "ready")
+
+
+def _stop(stack: Stack, strategy: str) -> float:
+    with stack.client(stack.token) as http:
+        http.get("/healthz").raise_for_status()  # connected, as a browser is
+        began = time.perf_counter()
+        answer = http.post(f"/python/stop/{strategy}", params={"wait": 60}, timeout=90)
+        took = time.perf_counter() - began
+    assert answer.is_success, answer.text
+    assert answer.json()["strategy"]["run"]["state"] == "exited", answer.text
+    return took
+
+
+def _bare(folder: Path, several: int) -> float:
+    """Seconds from the first signal until all have ended."""
+    script = folder / "script.py"
+    script.write_text(COOPERATIVE)
+    processes = [
+        subprocess.Popen(
+            [base_interpreter(), "script.py"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+        for _ in range(several)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    began = time.perf_counter()
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        process.wait()
+    took = time.perf_counter() - began
+    for process in processes:
+        process.communicate()
+    return took

@@ -1,0 +1,150 @@
+// @ts-check
+/** What a strategy's runs may use, and how they are watched, stopped and restarted. */
+
+/** @import {Strategy} from "./api.js" */
+/** @import {Reader} from "./reader.js" */
+import { Problem, address, ask, post } from "./api.js";
+import { Dialog } from "./dialog.js";
+import { $, hint, named, write } from "./dom.js";
+import { toast } from "./messages.js";
+import { isLive } from "./words.js";
+
+/** @typedef {Record<string, Record<string, any>> & {restart: string}} Policy */
+/** @typedef {{policy: Policy, host: ?{runner: string, limits: Record<string, string>}, note: ?string}} Told */
+
+/** @type {Record<string, string[]>} Where a policy has what a field sets. */
+const SECTIONS = {
+  limits: ["memory_mb", "processes", "cpus", "cpu_weight", "disk_mb", "open_files"],
+  watchdogs: ["quiet_s", "heartbeat_s", "max_runtime_s"],
+  stop: ["signals", "grace_s"],
+};
+const DURATIONS = new Set(SECTIONS.watchdogs);
+const DURATION = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?$/;
+/** @type {[string, number][]} */
+const UNITS = [["d", 86_400], ["h", 3600], ["m", 60], ["s", 1]];
+/** @type {Record<string, string>} What a host makes of a limit. */
+const HOST = {
+  enforced: "The host does not let it use more.",
+  watched: "Looked at once a second; it is ended when it uses more.",
+  none: "This host cannot hold it to this.",
+};
+
+export class LimitsDialog extends Dialog {
+  /** @param {Reader} reader */
+  constructor(reader) {
+    super("limits");
+    this.reader = reader;
+    this.id = "";
+    this.tags = named(this.el, "host");
+  }
+
+  /** @param {Strategy} strategy */
+  async begin(strategy) {
+    this.id = strategy.id;
+    write($("limits-title"), `Limits of ${strategy.name}`);
+    $("limits-live").hidden = !isLive(strategy);
+    this.form.reset();
+    this.fillHost(null);
+    this.el.setAttribute("aria-busy", "true");
+    this.show();
+    try {
+      const told = /** @type {Told} */ (await ask(address("limits", strategy.id)));
+      if (this.id !== strategy.id) return;
+      this.fill(told.policy);
+      this.fillHost(told.host);
+      this.el.setAttribute("aria-busy", "false");
+    } catch (error) {
+      this.fail(error); // it stays busy: what was not read is not sent
+    }
+  }
+
+  /** @param {Policy} policy */
+  fill(policy) {
+    for (const [section, fields] of Object.entries(SECTIONS)) {
+      for (const field of fields) this.control(field).value = shown(field, policy[section][field]);
+    }
+    this.control("restart").value = policy.restart;
+  }
+
+  /** @param {Told["host"]} host */
+  fillHost(host) {
+    for (const [limit, tag] of Object.entries(this.tags)) {
+      const word = host?.limits[limit] ?? "";
+      write(tag, word);
+      hint(tag, HOST[word] ?? "");
+      tag.hidden = !word;
+      tag.dataset.enforcement = word;
+    }
+  }
+
+  /** @param {string} name */
+  control(name) {
+    return /** @type {HTMLInputElement | HTMLSelectElement} */ (this.form.elements.namedItem(name));
+  }
+
+  /** The whole of it; what is left empty is its default. */
+  async send() {
+    const sections = Object.entries(SECTIONS).map(([section, fields]) => {
+      return [section, Object.fromEntries(fields.map((field) => [field, meant(field, this.value(field).trim())]))];
+    });
+    const policy = { ...Object.fromEntries(sections), restart: this.value("restart") };
+    const { note } = await post(address("limits", this.id), policy).catch((error) => Promise.reject(atFields(error)));
+    this.reader.mark(this.id);
+    if (note) toast(`${note.charAt(0).toUpperCase()}${note.slice(1)}.`);
+  }
+}
+
+/** @param {string} field @param {any} value */
+function shown(field, value) {
+  if (value === null) return "";
+  if (field === "signals") return value.length ? value.join(", ") : "none";
+  return DURATIONS.has(field) ? written(value) : String(value);
+}
+
+/** @param {string} field @param {string} text Throws a Problem that names the field. */
+function meant(field, text) {
+  if (!text) return null;
+  if (field === "signals") return signals(text);
+  if (DURATIONS.has(field)) return seconds(field, text);
+  const number = Number(text.replace(",", "."));
+  if (Number.isNaN(number)) throw wrong(field, "write a number");
+  return number;
+}
+
+/** @param {string} text */
+function signals(text) {
+  const words = text.toUpperCase().split(/[\s,]+/).filter(Boolean);
+  return words.join() === "NONE" ? [] : words.map((word) => (word.startsWith("SIG") ? word : `SIG${word}`));
+}
+
+/** @param {string} field @param {string} text A duration as people write it: 1h 30m. */
+function seconds(field, text) {
+  const found = DURATION.exec(text.toLowerCase().replaceAll(" ", ""));
+  if (!found) throw wrong(field, "write a duration like 90s, 15m or 1h30m");
+  return UNITS.reduce((sum, [, size], n) => sum + size * Number(found[n + 1] ?? 0), 0);
+}
+
+/** @param {number} value */
+function written(value) {
+  let left = value;
+  const parts = UNITS.map(([unit, size]) => {
+    const count = size === 1 ? left : Math.floor(left / size);
+    left -= count * size;
+    return count ? `${count}${unit}` : "";
+  });
+  return parts.join("") || "0s";
+}
+
+/** @param {unknown} error The server names a field by its place in the document: limits.memory_mb. */
+function atFields(error) {
+  if (!(error instanceof Problem)) return error;
+  const errors = error.errors.map((one) => {
+    const [section, ...rest] = one.field.split(".");
+    return section in SECTIONS && rest.length ? { ...one, field: rest[0] } : one;
+  });
+  const { status, code, retryAfter } = error;
+  return new Problem(error.message, errors, { status, code, retryAfter });
+}
+
+/** @param {string} field @param {string} message */
+const wrong = (field, message) => new Problem(message, [{ field, message }]);

@@ -1,0 +1,67 @@
+"""What an interpreter consists of: what a strategy must be able to read, to run at all."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+ASK = """
+import json, os, sys
+print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix,
+    os.path.dirname(sys.executable), os.path.dirname(os.path.realpath(sys.executable)), *sys.path]))
+"""
+PATIENCE_S = 30
+
+
+class BrokenInterpreter(Exception):
+    """An interpreter that does not run; the message says what it said."""
+
+
+class Interpreters:
+    """`home` is Openbell's own: whatever holds it is never shown to a strategy."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home.resolve()
+        self._known: dict[Path, tuple[Path, ...]] = {}
+
+    async def readable(self, python: Path) -> tuple[Path, ...]:
+        """Its folders, asked of it once. Raises BrokenInterpreter.
+
+        None where a strategy sees its host's own file system, whatever it is told to read.
+        """
+        if sys.platform != "linux":
+            return ()
+        if python not in self._known:
+            told = await _ask(python)
+            self._known[python] = tuple(self._shown([*told, python.parent]))
+        return self._known[python]
+
+    def _shown(self, folders: Iterable[Path]) -> Iterator[Path]:
+        for folder in dict.fromkeys(folders):
+            if folder.is_absolute() and folder.exists() and not self._home.is_relative_to(folder):
+                yield folder
+
+
+async def _ask(python: Path) -> list[Path]:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(str(python), "-I", "-c", ASK),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        raise BrokenInterpreter(f"{python}: {error.strerror}") from None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            output, errors = await process.communicate()
+    except BaseException as error:
+        process.kill()
+        await process.wait()
+        if isinstance(error, TimeoutError):
+            raise BrokenInterpreter(f"{python} does not answer") from None
+        raise
+    if process.returncode != 0:
+        raise BrokenInterpreter(f"{python}: {errors.decode(errors='replace').strip()[-500:]}")
+    return [Path(folder) for folder in json.loads(output)]

@@ -1,0 +1,40 @@
+"""What a runner must know of a live run, kept with the run itself: the next runner asks for it."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from openbell.contracts.base import Message
+from openbell.contracts.commands import StartRun
+from openbell.contracts.limits import Limits, Watchdogs
+
+HEARTBEAT = ".openbell-heartbeat"
+"""In the strategy's own folder: the file that OPENBELL_HEARTBEAT names."""
+
+
+class Note(Message):
+    """It holds no secret: it is written down."""
+
+    owner: str = ""
+    limits: Limits = Limits()
+    """With the memory that it may use on this host."""
+    watchdogs: Watchdogs = Watchdogs()
+
+    @staticmethod
+    def of(command: StartRun, memory_mb: int) -> "Note":
+        limits = command.limits
+        if limits.memory_mb is None:
+            limits = limits.model_copy(update={"memory_mb": memory_mb})
+        return Note(owner=command.owner, limits=limits, watchdogs=command.watchdogs)
+
+    @staticmethod
+    def read(text: str) -> "Note":
+        """Of another release's note, what can be understood."""
+        try:
+            return Note.model_validate_json(text)
+        except ValidationError:
+            return Note()
+
+
+def heartbeat(folder: Path) -> Path:
+    return folder / HEARTBEAT

@@ -1,0 +1,214 @@
+"""What becomes of runs, told to the stream: all of it, in order, without their secrets."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from openbell import sealing
+from openbell.bus import Bus
+from openbell.contracts.base import utc_now
+from openbell.contracts.commands import GetRunEnvironment, RunVariables, StartRun
+from openbell.contracts.errors import OpenbellError, ServiceUnavailable
+from openbell.contracts.events import RunnerCameUp, RunReported
+from openbell.contracts.model import ExitReason, RunState
+from openbell.redaction import NOTHING_TO_HIDE, Mask
+from openbell.settings import Settings
+from services.runner import logs
+from services.runner.backends.base import Observation
+from services.runner.monitor.monitor import Monitor
+from services.runner.monitor.verdicts import Verdict
+
+RETRY_S = 0.5
+LEARN_S = 5
+"""After our own start, how long we wait for api to tell which secrets a run has: it may be about
+to start too."""
+WAVE = 100
+"""Reports on their way to the stream at one time."""
+
+log = structlog.get_logger()
+
+
+class Reports:
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        key: sealing.RunnerKey,
+        monitor: Monitor,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._settings = settings
+        self._runner = settings.runner.id
+        self._bus = bus
+        self._key = key
+        self._monitor = monitor
+        self._clock = clock
+        self._masks: dict[str, Mask] = {}
+        """What must not be told of a run. Those that an earlier runner started are asked for."""
+        self._patient_until = 0.0
+
+    # ---- secrets
+
+    async def variables(self, run_id: str, epoch: int) -> RunVariables:
+        """What the owner set for the run.
+
+        Raises UnknownRun, SealBroken when we do not hold the run, ServiceUnavailable, and why it
+        cannot have them.
+        """
+        ask = GetRunEnvironment(runner=self._runner, run_id=run_id, epoch=epoch)
+        answer = await self._bus.request(ask)
+        opened = self._key.open(answer.sealed, sealing.for_run(run_id, epoch))
+        return RunVariables.model_validate_json(opened)
+
+    def hide(self, run_id: str, found: RunVariables) -> None:
+        """From now on, until it has ended."""
+        self._masks[run_id] = _mask(found)
+
+    def be_patient(self) -> None:
+        """From now on for a moment: we, and so perhaps all others, have just started."""
+        self._patient_until = asyncio.get_running_loop().time() + LEARN_S
+
+    def forget(self, run_id: str) -> None:
+        self._masks.pop(run_id, None)
+
+    # ---- reports
+
+    async def came_up(self, runs: Iterable[str]) -> None:
+        event = RunnerCameUp(runner=self._runner, at=self._clock(), run_ids=tuple(sorted(runs)))
+        await self._send(event, f"{self._runner}-up-{event.at.timestamp()}")
+
+    async def preparing(self, command: StartRun, detail: str) -> None:
+        await self._report(command, RunState.PREPARING, detail=detail)
+
+    async def start_failed(self, command: StartRun, detail: str) -> None:
+        detail = self._masks.pop(command.run_id, NOTHING_TO_HIDE).text(detail)
+        log.warning("a run did not start", run=command.run_id, reason=detail)
+        await self._report(command, RunState.EXITED, ExitReason.START_FAILED, detail)
+
+    async def pass_on(self, observations: Sequence[Observation]) -> None:
+        """In this order; the stream has them all when this returns."""
+        for wave in _waves(observations):
+            await asyncio.gather(*map(self._tell, wave))
+
+    async def _report(
+        self,
+        command: StartRun,
+        state: RunState,
+        reason: ExitReason | None = None,
+        detail: str | None = None,
+    ) -> None:
+        report = RunReported(
+            runner=self._runner,
+            at=self._clock(),
+            run_id=command.run_id,
+            strategy_id=command.strategy_id,
+            epoch=command.epoch,
+            state=state,
+            reason=reason,
+            detail=detail,
+        )
+        await self._send(report, f"{report.run_id}-{report.state}")
+
+    async def _tell(self, observation: Observation) -> None:
+        report = _report_of(self._runner, observation)
+        if observation.state is RunState.EXITED:
+            report = await self._with_its_end(report, observation)
+        await self._send(report, f"{report.run_id}-{report.state}")
+
+    async def _with_its_end(self, report: RunReported, observation: Observation) -> RunReported:
+        """With what its log said last, and the limit of which it died, if it was one."""
+        lines = await self._last_lines(observation)
+        found = self._limit(observation)
+        reason = found.reason if found else report.reason
+        crashed = observation.reason is ExitReason.CRASHED
+        return report.model_copy(
+            update={
+                "reason": reason,
+                "detail": found.detail if found else report.detail,
+                "usage": observation.usage,
+                "last_lines": lines,
+                "headline": logs.headline(lines) if crashed else None,
+            }
+        )
+
+    def _limit(self, observation: Observation) -> Verdict | None:
+        if observation.reason is None or observation.usage is None:
+            return None
+        return self._monitor.concluded(observation.run_id, observation.reason, observation.usage)
+
+    async def _last_lines(self, observation: Observation) -> tuple[str, ...]:
+        """None, if its secrets cannot be learned."""
+        mask = self._masks.get(observation.run_id) or await self._learned(observation)
+        if mask is None:
+            return ()
+        return await asyncio.to_thread(logs.last_lines, self._log(observation), mask)
+
+    def _log(self, observation: Observation) -> Path:
+        return logs.log_file(self._settings.logs, observation.strategy_id, observation.run_id)
+
+    async def _learned(self, observation: Observation) -> Mask | None:
+        while True:
+            try:
+                found = await self.variables(observation.run_id, observation.epoch)
+            except OpenbellError as error:
+                late = asyncio.get_running_loop().time() >= self._patient_until
+                if late or not isinstance(error, ServiceUnavailable):
+                    log.warning(
+                        "the last lines of a run are withheld: its secrets are not known",
+                        run=observation.run_id,
+                        reason=error.detail,
+                    )
+                    return None
+                await asyncio.sleep(RETRY_S)
+            else:
+                return _mask(found)
+
+    async def _send(self, event: RunReported | RunnerCameUp, message_id: str) -> None:
+        """Until the stream has it: a report is never dropped."""
+        while True:
+            try:
+                await self._bus.report(event, message_id)
+            except ServiceUnavailable as error:
+                log.warning("a report waits for the bus", reason=error.detail)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+
+def _report_of(runner: str, observation: Observation) -> RunReported:
+    return RunReported(
+        runner=runner,
+        at=observation.at,
+        run_id=observation.run_id,
+        strategy_id=observation.strategy_id,
+        epoch=observation.epoch,
+        state=observation.state,
+        exit_code=observation.exit_code,
+        signal=observation.signal,
+        reason=observation.reason,
+        detail=observation.detail,
+    )
+
+
+def _waves(observations: Iterable[Observation]) -> Iterator[Sequence[Observation]]:
+    """Those that may be sent side by side. Of one strategy each must be stored before the next
+    is sent: if one had to be sent again, it would come after the next.
+    """
+    wave: dict[str, Observation] = {}
+    for observation in observations:
+        if observation.state is RunState.PREPARING:
+            continue
+        if observation.strategy_id in wave or len(wave) >= WAVE:
+            yield list(wave.values())
+            wave = {}
+        wave[observation.strategy_id] = observation
+    if wave:
+        yield list(wave.values())
+
+
+def _mask(found: RunVariables) -> Mask:
+    """Hides what a run may tell: its secrets, and those that it had before they were replaced."""
+    return Mask((*(found.variables[name] for name in found.secrets), *found.earlier))

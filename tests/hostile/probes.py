@@ -1,0 +1,480 @@
+"""A strategy that tries what it must not be able to do, and prints what came of each, as JSON.
+
+Each probe has a process of its own. `done` is a success of the attacker's, with what it got;
+else it is told what kept it out: the name of an errno, or words. PLACES names what an attacker
+might have learned of the host: Openbell's home, pids, ports, other strategies' folders.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+assert sys.platform == "linux"
+
+if os.getuid() == 0 or os.getppid() != 1:
+    sys.exit("this is no cell: here it might do harm")
+
+PLACES: dict[str, Any] = json.loads(os.environ["PLACES"])
+HOME = Path(PLACES["home"])
+SECONDS = 5
+KEEPER = 1
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
+    *(0x20000, 0x2000000, 0x10000000),
+    *(0x20000000, 0x40000000),
+)
+MS_BIND, MS_REMOUNT, MS_REC = 4096, 32, 16384
+PTRACE_ATTACH = 16
+READV = {"x86_64": 310, "aarch64": 270}
+
+libc = ctypes.CDLL(None, use_errno=True)
+PROBES: dict[str, Callable[[], object]] = {}
+
+
+class KeptOut(Exception):
+    """By something that is no error of the kernel's."""
+
+
+def probe(tried: Callable[[], object]) -> Callable[[], object]:
+    PROBES[tried.__name__] = tried
+    return tried
+
+
+def checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
+    return result
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0) -> None:
+    checked(libc.mount(source.encode(), target.encode(), kind.encode(), flags, None))
+
+
+# ---- other processes
+
+
+@probe
+def see_others() -> object:
+    mine = {os.getpid(), os.getppid(), KEEPER}
+    others = {int(name) for name in os.listdir("/proc") if name.isdigit()} - mine
+    if others:
+        return sorted(others)
+    raise KeptOut("alone")
+
+
+def of_keeper(what: str) -> Callable[[], object]:
+    def tried() -> object:
+        path = f"/proc/{KEEPER}/{what}"
+        if what in {"cwd", "root", "exe"}:
+            return os.readlink(path)
+        if what == "fd":
+            return os.listdir(path)
+        with open(path, "rb") as file:
+            if what == "mem":
+                return file.read(1)
+            return len(file.read())
+
+    return tried
+
+
+for what in ("environ", "mem", "maps", "fd", "cwd", "root", "exe"):
+    PROBES[f"keeper_{what}"] = of_keeper(what)
+for whose, pid in PLACES["pids"].items():
+    PROBES[f"environ_of_{whose}"] = lambda pid=pid: Path(f"/proc/{pid}/environ").read_bytes()
+    PROBES[f"signal_{whose}"] = lambda pid=pid: os.kill(pid, 0)
+
+
+@probe
+def signal_keeper() -> object:
+    return os.kill(KEEPER, signal.SIGKILL)
+
+
+@probe
+def ptrace_keeper() -> object:
+    return checked(libc.ptrace(PTRACE_ATTACH, KEEPER, None, None))
+
+
+@probe
+def ptrace_warden() -> object:
+    return checked(libc.ptrace(PTRACE_ATTACH, PLACES["pids"]["warden"], None, None))
+
+
+@probe
+def read_memory_of_keeper() -> object:
+    class Vector(ctypes.Structure):
+        _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+    held = ctypes.create_string_buffer(8)
+    ours = Vector(ctypes.addressof(held), 8)
+    theirs = Vector(0x400000, 8)
+    one, none = ctypes.c_ulong(1), ctypes.c_ulong(0)
+    vectors = (ctypes.byref(ours), one, ctypes.byref(theirs), one, none)
+    return checked(libc.syscall(READV[platform.machine()], KEEPER, *vectors))
+
+
+@probe
+def hold_a_descriptor_of_the_wardens() -> object:
+    held = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2}
+    pipes = {fd for fd in held if fd not in OURS and Path(f"/proc/self/fd/{fd}").exists()}
+    if pipes:
+        return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in pipes}
+    raise KeptOut("none")
+
+
+# ---- other files
+
+
+for whose, path in PLACES["files"].items():
+    PROBES[f"read {whose}"] = lambda path=path: (
+        os.listdir(path) if Path(path).is_dir() else Path(path).open("rb").read(1)
+    )
+
+
+@probe
+def list_other_strategies() -> object:
+    others = set(os.listdir(HOME / "strategies")) - {os.environ["STRATEGY_ID"]}
+    if others:
+        return sorted(others)
+    raise KeptOut("alone")
+
+
+@probe
+def list_home() -> object:
+    others = set(os.listdir(HOME)) - {"strategies"}
+    if others:
+        return sorted(others)
+    raise KeptOut("empty")
+
+
+def writing(path: str) -> Callable[[], object]:
+    def tried() -> object:
+        if Path(path).is_dir():
+            return (Path(path) / "hostile").write_text("x")
+        return os.close(os.open(path, os.O_WRONLY))
+
+    return tried
+
+
+for path in (
+    *("/", "/usr/lib", "/etc", "/etc/passwd", "/dev", "/proc/sys/kernel/core_pattern"),
+    *("/proc/sysrq-trigger", "/sys/devices/system/cpu", str(HOME), str(HOME / "strategies")),
+    sys.prefix,
+):
+    PROBES[f"write {path}".replace(str(HOME), "HOME").replace(sys.prefix, "PREFIX")] = writing(path)
+
+
+@probe
+def read_shadow() -> object:
+    return Path("/etc/shadow").read_text()
+
+
+@probe
+def raw_disk() -> object:
+    disks = [path for path in Path("/dev").iterdir() if stat.S_ISBLK(path.lstat().st_mode)]
+    if disks:
+        return [str(disk) for disk in disks]
+    raise KeptOut("none")
+
+
+@probe
+def make_device() -> object:
+    return os.mknod("disk", 0o600 | stat.S_IFBLK, os.makedev(254, 0))
+
+
+# ---- what the product listens on
+
+
+@probe
+def http_without_credentials() -> object:
+    answer = asked("GET /python/ HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", PLACES["ports"]["http"])
+    if " 401 " in answer.partition("\r\n")[0]:
+        raise KeptOut("401")
+    return answer
+
+
+@probe
+def nats_without_credentials() -> object:
+    hello = 'CONNECT {"verbose":true}\r\nSUB > 1\r\nPING\r\n'
+    answer = asked(hello, PLACES["ports"]["nats"])
+    if "Authorization Violation" in answer:
+        raise KeptOut("Authorization Violation")
+    return answer
+
+
+def asked(said: str, port: int) -> str:
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
+        connection.sendall(said.encode())
+        heard = b""
+        with suppress(TimeoutError):
+            while piece := connection.recv(1 << 16):
+                heard += piece
+                if b"-ERR" in heard or b"PONG" in heard or b"HTTP/1.1" in heard:
+                    break
+    return heard.decode(errors="replace")
+
+
+@probe
+def warden_socket() -> object:
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect(PLACES["warden_socket"])
+
+
+@probe
+def hidden_sockets() -> object:
+    """Those without a file are seen by the whole network namespace."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    found = [line.split()[-1] for line in lines if "@" in line and "openbell" in line.lower()]
+    if found:
+        return found
+    raise KeptOut("none")
+
+
+# ---- becoming more
+
+
+@probe
+def capabilities() -> object:
+    told = dict(
+        line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines()
+    )
+    held = {name: told[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+    if any(int(mask, 16) for mask in held.values()) or told["NoNewPrivs"] != "1":
+        return held
+    raise KeptOut("none")
+
+
+@probe
+def become_root() -> object:
+    return os.setuid(0)
+
+
+@probe
+def join_groups() -> object:
+    return os.setgroups([0])
+
+
+@probe
+def setuid_program() -> object:
+    """`su` is root's by its file's mode, and asks for no password of root's."""
+    done = subprocess.run(
+        ["/bin/su", "-c", "id -u"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if done.stdout.strip() == "0":
+        return done.stdout
+    raise KeptOut("refused")
+
+
+@probe
+def mount_program() -> object:
+    done = subprocess.run(["/bin/mount", "-t", "tmpfs", "none", "."], capture_output=True)
+    if done.returncode == 0:
+        return done.stdout
+    raise KeptOut("refused")
+
+
+@probe
+def more_descriptors() -> object:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        return resource.setrlimit(resource.RLIMIT_NOFILE, (most + 1, most + 1))
+    except ValueError:
+        raise KeptOut("refused") from None
+
+
+@probe
+def last_to_be_ended() -> object:
+    """By the kernel, when the host's memory is out."""
+    score = Path("/proc/self/oom_score_adj")
+    before = score.read_text()
+    score.write_text("-1000")
+    return before, score.read_text()
+
+
+@probe
+def nicer_to_oneself() -> object:
+    return os.nice(-10)
+
+
+@probe
+def first_at_the_processor() -> object:
+    return os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+
+
+@probe
+def change_root() -> object:
+    return os.chroot(".")
+
+
+@probe
+def mount_something() -> object:
+    return mount("none", ".", "tmpfs")
+
+
+@probe
+def new_mounts() -> object:
+    return checked(libc.unshare(CLONE_NEWNS))
+
+
+@probe
+def leave_the_network() -> object:
+    return checked(libc.unshare(CLONE_NEWNET))
+
+
+@probe
+def name_the_host() -> object:
+    return socket.sethostname("hostile")
+
+
+@probe
+def set_the_clock() -> object:
+    return os.times() if checked(libc.settimeofday(None, ctypes.byref(ctypes.c_int64(0)))) else 0
+
+
+@probe
+def packets_of_others() -> object:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+
+
+@probe
+def groups_of_the_host() -> object:
+    return os.listdir("/sys/fs/cgroup")
+
+
+# ---- a user namespace of its own: where that is to be had at all, it is of no use
+
+
+def in_user_namespace(more: int, act: Callable[[], object]) -> object:
+    user, group = os.getuid(), os.getgid()
+    checked(libc.unshare(CLONE_NEWUSER | more))
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+    return act()
+
+
+@probe
+def nested_root_reads_shadow() -> object:
+    return in_user_namespace(0, lambda: Path("/etc/shadow").read_text())
+
+
+@probe
+def nested_root_writes_usr() -> object:
+    def remount() -> object:
+        mount("none", "/usr", "", MS_REMOUNT | MS_BIND)
+        return Path("/usr/hostile").write_text("x")
+
+    return in_user_namespace(CLONE_NEWNS, remount)
+
+
+@probe
+def nested_root_uncovers_the_host() -> object:
+    """What lies below our root's own mount would be the host's."""
+
+    def uncover() -> object:
+        checked(libc.umount2(b"/", 2))
+        return os.listdir("/")
+
+    return in_user_namespace(CLONE_NEWNS, uncover)
+
+
+@probe
+def nested_root_signals_keeper() -> object:
+    return in_user_namespace(0, lambda: os.kill(KEEPER, signal.SIGKILL))
+
+
+@probe
+def nested_root_mounts_a_disk() -> object:
+    return in_user_namespace(CLONE_NEWNS, lambda: mount(PLACES["disk"], ".", "ext4"))
+
+
+@probe
+def nested_root_makes_a_device() -> object:
+    return in_user_namespace(CLONE_NEWNS, make_device)
+
+
+@probe
+def nested_root_raises_its_limits() -> object:
+    """Its own control group may be mounted there; it is the warden's all the same."""
+
+    def raise_limits() -> object:
+        Path("groups").mkdir(exist_ok=True)
+        try:
+            mount("none", "groups", "cgroup2")
+        except OSError:
+            mount("none", "groups", "cgroup")
+        for name in ("cgroup.procs", "memory.max", "pids.max", "pids/pids.max"):
+            with suppress(FileNotFoundError):
+                Path("groups", name).write_text("max")
+                return name
+        raise KeptOut("no limits there")
+
+    return in_user_namespace(CLONE_NEWNS | CLONE_NEWCGROUP, raise_limits)
+
+
+@probe
+def nested_root_sees_processes() -> object:
+    def look() -> object:
+        Path("proc").mkdir(exist_ok=True)
+        pid = os.fork()
+        if pid:
+            _, status = os.waitpid(pid, 0)
+            return see_fewer(status)
+        with suppress(OSError):
+            mount("none", "proc", "proc")
+            os._exit(len([name for name in os.listdir("proc") if name.isdigit()]))
+        os._exit(0)
+
+    return in_user_namespace(CLONE_NEWNS | CLONE_NEWPID, look)
+
+
+def see_fewer(status: int) -> object:
+    seen = os.waitstatus_to_exitcode(status)
+    if seen > 1:
+        return seen
+    raise KeptOut("alone")
+
+
+def verdict(tried: Callable[[], object]) -> str:
+    """In a process of its own, so that no probe changes the next one's place."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        global OURS  # noqa: PLW0603 - of this process alone
+        OURS = {tell, told}
+        signal.alarm(2 * SECONDS)
+        os.write(tell, outcome(tried).encode())
+        os._exit(0)
+    os.close(tell)
+    with os.fdopen(told) as said:
+        text = said.read()
+    os.waitpid(child, 0)
+    return text or "ended"
+
+
+OURS: set[int] = set()
+
+
+def outcome(tried: Callable[[], object]) -> str:
+    try:
+        return f"done: {tried()!r:.200}"
+    except KeptOut as kept:
+        return str(kept)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error))
+    except BaseException as error:  # noqa: BLE001 - of whatever kind, it is told
+        return f"{type(error).__name__}: {error}"
+
+
+print(json.dumps({name: verdict(tried) for name, tried in PROBES.items()}))
