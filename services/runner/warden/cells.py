@@ -25,6 +25,8 @@ PATIENCE_S = 10.0
 DOUBT_S = 2.0
 """How long a cell whose warden died just then may take to say whether it went; then it is ended,
 and may take as long again."""
+EXEC_S = 0.1
+"""How long a strategy's execution is waited for."""
 GLANCE_S = 0.005
 TRY = "_probe"
 """No run's name."""
@@ -74,9 +76,13 @@ class Cells:
         self._fork(order, open_log(Path(order.log)), uid=uid, whole=whole)
 
     def release(self, run: str) -> Identity:
+        """Returns once it is executed, or after a moment: of hundreds that are due together each
+        would get a sliver of the processors, and the first be there hardly before the last.
+        """
         held = self.held.pop(run)
         try:
             os.write(held.go, GO)
+            _await_reader(held.go)
         except BrokenPipeError:
             raise OSError("it was ended while it was held") from None
         finally:
@@ -209,6 +215,13 @@ def _hear(told: int) -> bytes:
             break
         said += piece
     return said
+
+
+def _await_reader(pipe: int) -> None:
+    """Until nobody can read it any more: the strategy was executed, or has ended."""
+    gone = select.poll()
+    gone.register(pipe, 0)
+    gone.poll(EXEC_S * 1000)
 
 
 def _with_keeper(bounds: Bounds) -> Bounds:

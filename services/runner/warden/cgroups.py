@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import cast
 
-from . import cgroup_parents
+from . import cgroup1, cgroup2, cgroup_files, cgroup_parents
 from .cgroup import Group
 from .cgroup_files import Used, distinct
 from .cgroup_parents import LIMITING, Parents
@@ -24,6 +24,8 @@ from .host import Bounds
 from .protocol import Json
 
 __all__ = ["Bounds", "Group", "Groups", "Used"]
+USUAL_WEIGHT = 100
+MOST_WEIGHTS = 20
 NAME = re.compile(r"[a-z0-9-]+")
 
 
@@ -74,6 +76,18 @@ class Groups:
         group = self.of(run)
         group.create(bounds)
         return group
+
+    def weigh(self, runs: int) -> None:
+        """Lets so many runs together count as much beside other processes of the host as each of
+        them would alone, up to MOST_WEIGHTS: as one group, they would all share the time of one
+        process, and without a bound Openbell itself would get none while hundreds start.
+        """
+        if "cpu" in self._parents.folders:
+            dialect = cgroup2 if self.version == 2 else cgroup1
+            share = Bounds(cpu_weight=USUAL_WEIGHT * min(max(runs, 1), MOST_WEIGHTS))
+            with suppress(OSError):  # it is shared less fairly
+                for setting in dialect.settings(self._parents.folders, share):
+                    cgroup_files.apply(setting)
 
     def of(self, run: str) -> Group:
         """The run's group, which may exist. ValueError when it cannot be a run's name."""

@@ -15,7 +15,7 @@ assert sys.platform == "linux"  # before what other platforms do not have
 
 from . import procfs
 from .cells import Cells
-from .cgroups import Groups
+from .cgroups import MOST_WEIGHTS, Groups
 from .host import UNSEEN, Cell, End, Identity, Order, Root, Usage
 from .posix import PosixHost, end_of, is_alive
 from .tree import Process
@@ -43,6 +43,8 @@ class LinuxHost(PosixHost):
         self._runs: dict[int, str] = {}
         self._empty: set[str] = set()
         """Runs whose group could not be removed yet."""
+        self._grouped_runs = self._groups.runs()
+        self._weighed = 0
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -60,6 +62,8 @@ class LinuxHost(PosixHost):
         return self._cells.held
 
     def prepare(self, order: Order) -> None:
+        self._grouped_runs.add(order.run)
+        self._weigh()
         self._cells.prepare(order)
 
     def release(self, run: str) -> Identity:
@@ -99,6 +103,8 @@ class LinuxHost(PosixHost):
     def forget(self, run: str) -> None:
         self._cells.forget(run)
         self._empty.add(run)
+        self._grouped_runs.discard(run)
+        self._weigh()
 
     def forget_strangers(self, runs: Set[str]) -> None:
         for run in self._cells.records() - runs:
@@ -120,6 +126,12 @@ class LinuxHost(PosixHost):
             time.sleep(PAUSE_S)
         self._groups.close()
         self._kept_groups.unlink(missing_ok=True)
+
+    def _weigh(self) -> None:
+        runs = min(len(self._grouped_runs), MOST_WEIGHTS)
+        if runs != self._weighed:
+            self._groups.weigh(runs)
+            self._weighed = runs
 
     def _table(self) -> dict[int, Process]:
         """A held start is our child, and has no mark yet: it could be taken for a run's."""

@@ -43,7 +43,8 @@ def readable(extra: Iterable[str]) -> Iterator[str]:
     wanted = [os.path.normpath(path) for path in extra]
     found: list[str] = []
     for path in sorted({*SYSTEM, resolver, *wanted, *map(os.path.realpath, wanted)}, key=len):
-        if Path(path).exists() and not any(is_below(path, above) for above in found):
+        seen = os.path.exists(path)  # noqa: PTH110 - False also where we may not look
+        if seen and not any(is_below(path, above) for above in found):
             found.append(path)
     yield from found
 
