@@ -23,8 +23,7 @@ from services.runner.monitor.verdicts import Verdict
 
 RETRY_S = 0.5
 LEARN_S = 5
-"""After our own start, how long we wait for api to tell which secrets a run has: it may be about
-to start too."""
+"""How long the end of a run waits for api to tell which secrets the run has."""
 WAVE = 100
 """Reports on their way to the stream at one time."""
 
@@ -48,7 +47,7 @@ class Reports:
         self._clock = clock
         self._masks: dict[str, Mask] = {}
         """What must not be told of a run. Those that an earlier runner started are asked for."""
-        self._patient_until = 0.0
+        self._learning: dict[str, asyncio.Task[None]] = {}
 
     # ---- secrets
 
@@ -67,12 +66,25 @@ class Reports:
         """From now on, until it has ended."""
         self._masks[run_id] = _mask(found)
 
-    def be_patient(self) -> None:
-        """From now on for a moment: we, and so perhaps all others, have just started."""
-        self._patient_until = asyncio.get_running_loop().time() + LEARN_S
+    def learn(self, runs: Iterable[tuple[str, int]]) -> None:
+        """What these runs must hide, which an earlier runner started: while they live, so that it
+        is known when they end, whoever is away by then.
+        """
+        for run_id, epoch in runs:
+            if run_id not in self._masks and run_id not in self._learning:
+                task = asyncio.create_task(self._learn(run_id, epoch))
+                self._learning[run_id] = task
+                task.add_done_callback(lambda _, run_id=run_id: self._learning.pop(run_id, None))
 
     def forget(self, run_id: str) -> None:
         self._masks.pop(run_id, None)
+        if learning := self._learning.pop(run_id, None):
+            learning.cancel()
+
+    async def close(self) -> None:
+        for learning in tuple(self._learning.values()):
+            learning.cancel()
+        await asyncio.gather(*self._learning.values(), return_exceptions=True)
 
     # ---- reports
 
@@ -140,31 +152,45 @@ class Reports:
         return self._monitor.concluded(observation.run_id, observation.reason, observation.usage)
 
     async def _last_lines(self, observation: Observation) -> tuple[str, ...]:
-        """None, if its secrets cannot be learned."""
+        """None, if its secrets cannot be learned, or its log not be read."""
         mask = self._masks.get(observation.run_id) or await self._learned(observation)
         if mask is None:
             return ()
-        return await asyncio.to_thread(logs.last_lines, self._log(observation), mask)
+        try:
+            return await asyncio.to_thread(logs.last_lines, self._log(observation), mask)
+        except OSError as error:  # a broken disk must not keep the end itself from being told
+            log.warning("a log cannot be read", run=observation.run_id, reason=str(error))
+            return ()
 
     def _log(self, observation: Observation) -> Path:
         return logs.log_file(self._settings.logs, observation.strategy_id, observation.run_id)
 
     async def _learned(self, observation: Observation) -> Mask | None:
+        """Of a run that has ended. Who is to tell may be about to start, as we are."""
+        run_id = observation.run_id
+        self.learn([(run_id, observation.epoch)])
+        learning = self._learning.get(run_id)
+        if learning is not None:
+            await asyncio.wait([learning], timeout=LEARN_S)
+            learning.cancel()
+        if run_id not in self._masks:
+            log.warning(
+                "the last lines of a run are withheld: its secrets are not known", run=run_id
+            )
+        return self._masks.get(run_id)
+
+    async def _learn(self, run_id: str, epoch: int) -> None:
+        """As often as who has it is away."""
         while True:
             try:
-                found = await self.variables(observation.run_id, observation.epoch)
-            except OpenbellError as error:
-                late = asyncio.get_running_loop().time() >= self._patient_until
-                if late or not isinstance(error, ServiceUnavailable):
-                    log.warning(
-                        "the last lines of a run are withheld: its secrets are not known",
-                        run=observation.run_id,
-                        reason=error.detail,
-                    )
-                    return None
+                self.hide(run_id, await self.variables(run_id, epoch))
+            except ServiceUnavailable:
                 await asyncio.sleep(RETRY_S)
+            except OpenbellError as error:
+                log.warning("a run's secrets are not told", run=run_id, reason=error.detail)
+                return
             else:
-                return _mask(found)
+                return
 
     async def _send(self, event: RunReported | RunnerCameUp, message_id: str) -> None:
         """Until the stream has it: a report is never dropped."""

@@ -19,6 +19,8 @@ from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,100}")
 SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,100}\.py")
 CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+MOST_BYTES = 64 * 1024**2
+"""Of a source: more than any api takes."""
 READABLE = 0o644
 """By the strategy, whoever's user it is. Others cannot get at its folder."""
 
@@ -58,11 +60,13 @@ def _hash(path: Path) -> str | None:
     except OSError:
         return None
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) or (os.name == "posix" and stat.S_IMODE(mode) != READABLE):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            return None  # of holes alone it could be endless
+        if os.name == "posix" and stat.S_IMODE(found.st_mode) != READABLE:
             return None
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.sha256(file.read(MOST_BYTES)).hexdigest()
     finally:
         os.close(descriptor)
 

@@ -229,6 +229,7 @@ class Supervisor:
                 await self._stop_all()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+            await self._reports.close()
             await self._backend.close()
 
     async def _watch_forever(self) -> None:
@@ -236,7 +237,7 @@ class Supervisor:
             try:
                 recovery = await self._backend.recover()
                 self._find_again(recovery)
-                self._reports.be_patient()
+                self._reports.learn((run.run_id, run.epoch) for run in recovery.live)
                 self.ready.set()
                 await self._watch(recovery)
             except BackendLost as error:
@@ -255,30 +256,55 @@ class Supervisor:
         self._recovered = True
 
     async def _watch(self, recovery: Recovery) -> None:
-        """Pass on what happened while nobody watched; say that this is all; go on watching."""
+        """Until the backend is lost: what starts is watched at once, also while the stream, which
+        is told of it, is away.
+        """
+        heard: asyncio.Queue[Sequence[Observation]] = asyncio.Queue()
+        tasks = [
+            asyncio.create_task(self._hear(recovery, heard)),
+            asyncio.create_task(self._tell(recovery, heard)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _hear(
+        self, recovery: Recovery, heard: "asyncio.Queue[Sequence[Observation]]"
+    ) -> None:
+        async for observations in self._backend.observations(recovery.acknowledged):
+            for observation in observations:
+                if observation.process is not None and observation.run_id in self._live:
+                    watched = self._watched(observation.run_id, observation.process)
+                    self._monitor.watch(observation.run_id, watched)
+            heard.put_nowait(observations)
+
+    async def _tell(
+        self, recovery: Recovery, heard: "asyncio.Queue[Sequence[Observation]]"
+    ) -> None:
+        """Pass on what happened while nobody watched; say that this is all; go on. The journal may
+        forget what the stream has.
+        """
         told_all = recovery.acknowledged >= recovery.observed
         if told_all:
             await self._come_up()
-        async for observations in self._backend.observations(recovery.acknowledged):
-            await self._hear(observations)
+        while True:
+            observations = await heard.get()
+            await self._reports.pass_on(observations)
+            await self._backend.acknowledge(observations[-1].number)
+            for observation in observations:
+                if observation.state is RunState.EXITED:
+                    self._drop_live(observation.run_id)
             if not told_all and observations[-1].number >= recovery.observed:
                 told_all = True
                 await self._come_up()
 
     async def _come_up(self) -> None:
         await self._reports.came_up({*self._live, *self._preparing})
-
-    async def _hear(self, observations: Sequence[Observation]) -> None:
-        """Watch what started, pass all on, and then let the journal forget it."""
-        for observation in observations:
-            if observation.process is not None and observation.run_id in self._live:
-                watched = self._watched(observation.run_id, observation.process)
-                self._monitor.watch(observation.run_id, watched)
-        await self._reports.pass_on(observations)
-        await self._backend.acknowledge(observations[-1].number)
-        for observation in observations:
-            if observation.state is RunState.EXITED:
-                self._drop_live(observation.run_id)
 
     def _watched(self, run_id: str, process: Process) -> Watched:
         live = self._live[run_id]

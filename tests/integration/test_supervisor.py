@@ -5,6 +5,7 @@ import base64
 import hashlib
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
@@ -28,12 +29,14 @@ from services.runner import reports as module
 from services.runner.backends.base import (
     Capabilities,
     Observation,
+    Process,
     Recovery,
     RunHandle,
     RunSpec,
     StartRefused,
 )
 from services.runner.environments import Environments
+from services.runner.monitor.monitor import Monitor
 from services.runner.reports import Reports
 from services.runner.supervisor import Supervisor
 from tests.fixtures.nats import NatsServer
@@ -465,5 +468,76 @@ def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: 
                     await asyncio.sleep(0.01)
             assert backend.specs[0].start_at == bell
             assert await reports(bus) == []
+
+    asyncio.run(scenario())
+
+
+def test_what_starts_while_the_stream_is_away_is_watched_at_once(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """At an opening with NATS away, five hundred runs were under no limit that is watched."""
+
+    class Silent(Reports):
+        async def pass_on(self, observations: Sequence[Observation]) -> None:
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            settings = Settings(home=tmp_path)
+            backend = Remembering((LIVE, replace(LIVE, run_id="t-1", strategy_id="t")))
+            monitor = Monitor(backend.stop)
+            reports = Silent(settings, bus, KEY, monitor)
+            environments = Environments(tmp_path, Path(sys.executable))
+            supervisor = Supervisor(settings, bus, backend, environments, reports, monitor)
+            async with supervisor.running(), asyncio.timeout(20):
+                for number, run in enumerate(("s", "t"), 1):
+                    backend.happened.put_nowait(
+                        replace(
+                            crashed(),
+                            number=number,
+                            run_id=f"{run}-1",
+                            strategy_id=run,
+                            state=RunState.RUNNING,
+                            process=Process(7, datetime.now(UTC)),
+                        )
+                    )
+                while len(monitor.runs) < 2:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_what_an_adopted_run_hides_is_asked_for_while_it_lives(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """At its end whoever has it may be away, and its last lines were withheld for good."""
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            asked = await api(bus)
+            supervisor, reports = supervised(tmp_path, bus, Remembering((LIVE,)))
+            async with supervisor.running(), asyncio.timeout(20):
+                while "s-1" not in reports._masks:  # pyright: ignore[reportPrivateUsage]
+                    await asyncio.sleep(0.01)
+            assert asked == ["s-1"]
+
+    asyncio.run(scenario())
+
+
+def test_a_log_that_cannot_be_read_keeps_no_end_from_being_told(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> tuple[str, ...]:
+        raise OSError(5, "Input/output error")
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await api(bus)
+            backend = Remembering((LIVE,))
+            monkeypatch.setattr(module.logs, "last_lines", broken)
+            backend.happened.put_nowait(crashed())
+            async with supervised(tmp_path, bus, backend)[0].running():
+                told = await until_told(bus, backend)
+            assert (told.reason, told.last_lines) == (ExitReason.CRASHED, ())
 
     asyncio.run(scenario())

@@ -32,6 +32,7 @@ from services.runner.warden.protocol import Entry, Start
 if sys.platform == "linux":
     from services.runner.warden.cgroups import Groups
 
+UNKNOWN_RUN = "unknown_run"
 STATES = {
     "starting": RunState.PREPARING,
     "parked": RunState.PARKED,
@@ -116,7 +117,10 @@ class ProcessBackend:
         try:
             await self._connected().stop(run_id, reason, _steps(ladder), detail)
         except WardenRefused as error:
-            raise NoSuchRun(run_id) from error
+            if error.code == UNKNOWN_RUN:
+                raise NoSuchRun(run_id) from error
+            # Whatever went wrong there: the run may live, and must not count as gone.
+            raise BackendLost(str(error)) from error
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
 

@@ -92,7 +92,10 @@ def _below_one_of(places: Iterable[str], name: str) -> Parents:
         if not place_of_best or parents.limiting > best.limiting:
             best, place_of_best = parents, place
     if place_of_best:
-        return _below(place_of_best, name)
+        try:
+            return _below(place_of_best, name)
+        except OSError as error:  # it went while we looked elsewhere
+            why.append(_told(error))
     return Parents(why=why[:1] or ["no control groups are mounted here"])
 
 

@@ -97,6 +97,13 @@ class LinuxHost(PosixHost):
         shown = super().trees(bare)
         return found | {run: members | self._grouped(run) for run, members in shown.items()}
 
+    def send(self, run: str, members: Set[Identity], name: str) -> None:
+        """Of a bare cell no fork slips past a SIGKILL when its group is told."""
+        if name == "SIGKILL" and not self._cells.is_whole(run):
+            with suppress(OSError):
+                self._groups.of(run).kill()
+        super().send(run, members, name)
+
     def usage(self, run: str) -> Usage:
         return self._groups.of(run).usage()
 
