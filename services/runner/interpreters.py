@@ -49,8 +49,13 @@ class Interpreters:
         return [
             folder
             for folder in dict.fromkeys(folders)
-            if folder.is_absolute() and folder.exists() and not self._home.is_relative_to(folder)
+            if folder.is_absolute() and folder.exists() and not holds(folder, self._home)
         ]
+
+
+def holds(folder: Path, home: Path) -> bool:
+    """Whether who sees the folder sees what is in the home."""
+    return home.resolve().is_relative_to(folder.resolve())
 
 
 def _surroundings(python: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from openbell.sealing import RunnerKey
 from openbell.settings import Settings
 from services.runner.backends.process import ProcessBackend
 from services.runner.environments import BuildFailed, Environments
+from services.runner.interpreters import holds
 from services.runner.logs.service import RunLogs
 from services.runner.monitor.monitor import Monitor
 from services.runner.monitor.reporter import Reporter
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 @contextlib.asynccontextmanager
 async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     await _refuse_a_second_one(settings, bus)
+    _refuse_to_show(settings)
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     backend = ProcessBackend(settings.data / "warden")
     environments = Environments(settings.data / "environments", settings.runner.python)
@@ -71,6 +73,15 @@ async def _refuse_a_second_one(settings: Settings, bus: Bus) -> None:
             f"another runner named {settings.runner.id!r} is connected:"
             " give this one a name of its own, OPENBELL_RUNNER__ID"
         )
+
+
+def _refuse_to_show(settings: Settings) -> None:
+    """Its keys would be every strategy's to read. Raises RunnerRefused."""
+    for path in settings.runner.readable:
+        if holds(path, settings.home):
+            raise RunnerRefused(
+                f"OPENBELL_RUNNER__READABLE: {path} holds Openbell's own home: name less of it"
+            )
 
 
 def _home_id(settings: Settings) -> str:

@@ -321,6 +321,7 @@ class Supervisor:
             ladder=live.ladder,
             started_at=process.started_at,
             pid=process.pid,
+            keeper=process.keeper,
             group=self._backend.group(run_id),
             enforced=Enforced(
                 memory=able.memory_limit == "enforced", processes=able.pids_limit == "enforced"

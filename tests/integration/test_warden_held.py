@@ -159,14 +159,14 @@ def test_who_is_held_is_none_of_the_processes_of_who_runs(house: House, patch: s
 
     async def scene() -> None:
         async with house.client() as client:
-            at = time.time() + 1
-            await house.hold(client, "exit 3", at, "held")
+            at = time.time() + 1.5
             await house.run(client, WAITS, "runs")
-            house.go.touch()
-            assert (await house.exit("runs")).exit_code == 0
-            await house.run(client, "trap '' TERM; sleep 100", "stops")
+            await house.run(client, "exec sleep 100", "stops")
             await client.stop("stops", "stopped_by_user", KILL)
             await house.exit("stops")
+            await house.hold(client, "exit 3", at, "held")
+            house.go.touch()
+            assert (await house.exit("runs")).exit_code == 0
             assert time.time() < at
             assert (await house.exit("held")).exit_code == 3
 

@@ -273,6 +273,27 @@ def test_a_stop_amid_a_crash_is_told_as_one_of_them(house: House):
     play(scene())
 
 
+@pytest.mark.parametrize("late", ["a stop", "its lifetime"])
+def test_what_comes_after_it_has_ended_is_not_why_it_ended(house: House, late: str):
+    """Its keeper is still seeing off who was left behind: the crash was told as a stop by hand."""
+    script = (
+        "(trap '' TERM; touch deaf; sleep 100) & until [ -e deaf ]; do sleep 0.02; done; exit 3"
+    )
+
+    async def scene() -> None:
+        async with house.client() as client:
+            lifetime = 1.5 if late == "its lifetime" else None
+            await house.run(client, script, lifetime=lifetime)
+            await until(lambda: "end " in (house.folder / "cells" / "a").read_text())
+            assert [run.run for run in await client.list()] == ["a"]
+            if late == "a stop":
+                await client.stop("a", "stopped_by_user", KILL)
+        entry = await house.exit()
+        assert (entry.reason, entry.exit_code) == ("crashed", 3)
+
+    play(scene())
+
+
 def test_a_run_that_reached_its_lifetime_is_stopped_by_its_own_ladder(house: House):
     """Also by a warden that was not there when it started."""
 

@@ -23,6 +23,10 @@ if sys.platform != "linux":
 assert sys.platform == "linux"
 
 PROGRAM = BOOT.format(root=str(ROOT))
+CALMER = """
+import services.runner.warden.main
+services.runner.warden.main.CALM = 0.2
+"""
 BARE = """
 from services.runner.warden import cells, uids
 cells.Cells.try_one = lambda self: setattr(self, "why_bare", "a test")
@@ -50,7 +54,7 @@ def test_who_runs_and_who_is_held_stay_with_it(house: House, patch: str):
             for n in range(3):
                 script = f"{WAITS}; [ $SECRET = {secret} ] || exit 9; exit {n}"
                 await house.run(client, script, f"r{n}", env=env)
-            at = time.time() + 3.5
+            at = time.time() + 2
             for n in range(3):
                 await house.hold(client, f"{NOW}; echo $SECRET >&2", at, f"h{n}", env=env)
             before = {child.pid: child.create_time() for child in warden.children()}
@@ -58,7 +62,7 @@ def test_who_runs_and_who_is_held_stay_with_it(house: House, patch: str):
             await upgrade(client, f"{PROGRAM}exec({patch!r}); ")
         async with house.client() as client:
             assert client.pid == warden.pid
-            assert {child.pid: child.create_time() for child in warden.children()} == before
+            await until(lambda: {c.pid: c.create_time() for c in warden.children()} == before)
             states = {run.run: run.state for run in await client.list()}
             assert states == {f"r{n}": "running" for n in range(3)} | {
                 f"h{n}": "parked" for n in range(3)
@@ -76,13 +80,13 @@ def test_who_runs_and_who_is_held_stay_with_it(house: House, patch: str):
         for n in range(2):
             said = house.log(f"h{n}").read_text().split()
             assert said[1] == secret
-            assert at <= float(said[0]) < at + 1
+            assert at <= float(said[0]) < at + 5
         assert house.log("h2").read_text() == ""
         for path in house.folder.rglob("*"):
             if path.is_file() and path.parent != house.log("x").parent:
                 assert secret.encode() not in path.read_bytes()
 
-    with house.warden(patch=patch):
+    with house.warden(patch=CALMER + patch):
         play(scene())
 
 
@@ -90,29 +94,26 @@ def test_who_runs_and_who_is_held_stay_with_it(house: House, patch: str):
 def test_who_ends_while_it_is_neither_of_the_two_is_told_with_its_code(house: House, patch: str):
     """The new release begins with a wait for the end of it."""
     waits = f"""
-import os, time
-if __name__ == "__main__" and os.path.exists({str(house.folder / "go-on")!r}):
+import contextlib, os
+with contextlib.suppress(ChildProcessError):  # this is its trial, in a process apart
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     open({str(house.go)!r}, "w").close()
-    while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT) is None:
-        pass
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     os.kill(os.getpid(), 15)
-    time.sleep(0.05)
 """
 
     async def scene() -> None:
         async with house.client() as client:
             await house.run(client, f"{WAITS}; exit 6")
-            await house.hold(client, "exit 7", time.time() + 3.5, "held")
-            (house.folder / "go-on").touch()
-            program = f"{PROGRAM}exec({waits!r}) if 'main(' in open('/proc/self/cmdline').read() "
+            await house.hold(client, "exit 7", time.time() + 1.5, "held")
             pid = client.pid
-            await upgrade(client, f"{program}else None; exec({patch!r}); ")
+            await upgrade(client, f"{PROGRAM}exec({waits!r}); exec({patch!r}); ")
         async with house.client() as client:
             assert client.pid == pid
             assert (await house.exit()).exit_code == 6
             assert (await house.exit("held")).exit_code == 7
 
-    with house.warden(patch=patch):
+    with house.warden(patch=CALMER + patch):
         play(scene())
 
 
@@ -157,7 +158,7 @@ handover.check = checked
 
     async def scene() -> None:
         async with house.client() as client:
-            await house.hold(client, "exit 5", time.time() + 3)
+            await house.hold(client, "exit 5", time.time() + 1.5)
             before = house.traces(client.pid)
             order = Upgrade(str(python), "import os, sys; ")
             await client._ask(order)  # pyright: ignore[reportPrivateUsage]
@@ -167,7 +168,7 @@ handover.check = checked
             os.kill(client.pid, signal.SIGCHLD)
             assert (await house.exit()).exit_code == 5
 
-    with house.warden(patch=f"import os{vanishes}"):
+    with house.warden(patch=f"import os{vanishes}{CALMER}"):
         play(scene())
 
 
@@ -179,7 +180,8 @@ def test_it_is_put_off_while_a_start_is_due_and_while_somebody_is_stopped(house:
             began = time.time()
             await upgrade(client)
             assert time.time() >= at > began
-        assert at <= float(house.log("a").read_text()) < at + 0.5
+            await house.exits("a")
+        assert float(house.log("a").read_text()) >= at
         async with house.client() as client:
             script = "trap 'echo heard' INT; echo up; while :; do sleep 0.02; done"
             await house.run(client, script, "b")

@@ -83,6 +83,8 @@ class Process:
 
     pid: int
     started_at: datetime
+    keeper: bool = False
+    """Whether it is one that looks after the strategy's processes, and none of them."""
 
 
 @dataclass(frozen=True, slots=True)

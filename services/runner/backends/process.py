@@ -87,7 +87,7 @@ class ProcessBackend:
                 "" if run.pid is None else f"{run.pid}:{run.start_ticks}",
                 tuple(StopStep(signal=signal, wait_s=wait) for signal, wait in run.ladder),
                 run.note or "",
-                _process(run.pid, run.started_at),
+                _process(run.pid, run.started_at, keeper=run.keeper),
             )
             for run in live
         )
@@ -176,14 +176,14 @@ def _observation(entry: Entry) -> Observation:
         reason=ExitReason(entry.reason) if entry.reason else None,
         detail=entry.detail,
         usage=_usage(entry) if entry.kind == "exited" else None,
-        process=_process(entry.pid, entry.at),
+        process=_process(entry.pid, entry.at, keeper=bool(entry.keeper)),
     )
 
 
-def _process(pid: int | None, started_at: float | None) -> Process | None:
+def _process(pid: int | None, started_at: float | None, *, keeper: bool) -> Process | None:
     if pid is None or started_at is None:
         return None
-    return Process(pid, datetime.fromtimestamp(started_at, UTC))
+    return Process(pid, datetime.fromtimestamp(started_at, UTC), keeper)
 
 
 def _usage(entry: Entry) -> Usage:

@@ -87,6 +87,7 @@ class LiveRun:
     """None, like what follows, while it is held."""
     start_ticks: int | None = None
     started_at: float | None = None
+    keeper: bool = False
 
 
 class WardenClient:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from openbell.redaction import Mask
+from openbell.redaction import SHORTEST, STAR, Mask
 from services.runner.logs import files
 
 MOST_BYTES = 16_384
@@ -25,7 +25,7 @@ def last_lines(path: Path, mask: Mask, n: int = LINES) -> tuple[str, ...]:
 
 def _tail(path: Path, mask: Mask) -> bytes:
     """Raises FileNotFoundError. What was dropped reads as NULs, and what is left may begin with
-    the end of a secret.
+    the end of a secret. Who was killed in the middle of a write leaves the beginning of one.
     """
     descriptor = files.open_plain(path)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
@@ -36,5 +36,8 @@ def _tail(path: Path, mask: Mask) -> bytes:
     masked = mask.masked(there)
     if len(there) < len(data):
         cut = mask.beheaded(there)
-        masked = b"*" * cut + masked[cut:]
+        masked = STAR * cut + masked[cut:]
+    half = mask.unfinished(there)
+    if half >= SHORTEST:
+        masked = masked[:-half] + STAR * half
     return masked[-MOST_BYTES:]

@@ -60,14 +60,27 @@ def read_at(descriptor: int, begin: int, end: int) -> bytes:
     return b"".join(pieces)
 
 
+def written_at(status: os.stat_result) -> float:
+    """When it was written last, in seconds. A script can set when its log was modified, but not
+    when it was changed; of that Windows knows nothing.
+    """
+    return status.st_mtime if sys.platform == "win32" else status.st_ctime
+
+
 def write_durably(path: Path, body: bytes) -> None:
-    """Whole or not at all, also if the power goes. A draft that is left over is nobody's."""
+    """Whole or not at all, also if the power goes. A draft that is left over is nobody's. Raises
+    OSError.
+    """
     draft = path.with_name(f"{path.name}{DRAFT}")
-    with draft.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # on a full disk it takes what room there is
+        raise
     sync_folder(path.parent)
 
 

@@ -14,6 +14,7 @@ FRAME = re.compile(r'(?P<margin>|  \| )  File ".*", line \d+(, in .*)?$')
 HEADER = re.compile(r"(?:(?P<group>  \+ Exception Group )|)Traceback \(most recent call last\):$")
 FATAL = "Fatal Python error: "
 LONGEST = 500
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ORDERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What a terminal obeys rather than shows, and what turns text around."""
 
@@ -24,7 +25,11 @@ def headline(lines: Sequence[str]) -> str | None:
     It is shown in lists, also to others: what would give orders to a terminal is replaced.
     """
     told = _told(lines)
-    return None if told is None else ORDERS.sub("\ufffd", told.replace("\t", " "))[:LONGEST]
+    return (
+        None
+        if told is None
+        else ORDERS.sub("\ufffd", COLOUR.sub("", told).replace("\t", " "))[:LONGEST]
+    )
 
 
 def _told(lines: Sequence[str]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from openbell.contracts.errors import UnknownRun
 from openbell.contracts.logs import MOST_READ, LogChunk, ReadLog
-from openbell.redaction import STAR
+from openbell.redaction import SHORTEST, STAR
 from services.runner.logs.ranges import Window, window
 from services.runner.logs.runlog import LogBook
 from services.runner.logs.secrets import Hidden, Secrets
@@ -58,18 +58,19 @@ class Reader:
 def masked(found: Window, hidden: Hidden, *, limit: int, live: bool, quiet_s: float) -> LogChunk:
     """What was asked for, of what was read around it.
 
-    While the run is live, the end of its log may be half of a secret: it is held back until more
-    is written, or masked once nothing was written for a while. What was dropped may have cut one in
-    two as well: the rest of it is masked.
+    The end of a log may be half of a secret. While the run is live, it is held back until more is
+    written, or masked once nothing was written for a while; when the run has ended, it is masked,
+    unless it is so little that any line may end so. What was dropped may have cut one in two as
+    well: the rest of it is masked.
     """
     start, end = found.start, min(found.start + limit, found.end)
     data = bytearray(hidden.mask.masked(found.data))
-    if live and found.end >= found.size:
+    if found.end >= found.size:
         half = hidden.mask.unfinished(found.data)
-        if quiet_s < HOLD_S:
+        if live and quiet_s < HOLD_S:
             end = max(start, min(end, found.end - half))
-        elif half:
-            data[-half:] = STAR * half
+        elif live or half >= SHORTEST:
+            data[len(data) - half :] = STAR * half
     if found.first and found.begin == found.first:
         cut = hidden.mask.beheaded(found.data)
         data[:cut] = STAR * cut

@@ -6,10 +6,12 @@ is in archives or dropped, what lies after it is in the file. It is moved before
 that whoever has read the file tells by it whether what was read was still there.
 
 The order makes a kill at any point harmless: archive, durable and whole; then the hole. Of an
-archive that is there the file is not read, whether or not the hole is.
+archive that is there the file is not read, whether or not the hole is. What is dropped is written
+down first, in `state.json`; on a full disk afterwards, since only what goes makes the room for it.
 """
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -28,6 +30,7 @@ from services.runner.logs.archives import Archive
 STEP = 4 * 1024**2
 """Bytes of one archive: compressed in some 50 ms, and unpacked, to be read, in fewer."""
 STATE = "state.json"
+FULL = {errno.ENOSPC, errno.EDQUOT}
 RECENT = 256
 
 log = structlog.get_logger()
@@ -60,6 +63,8 @@ class RunLog:
         """One at a time moves `live_from`."""
         self._lock = threading.Lock()
         self._seen = 0
+        self._owes_state = False
+        """The disk was full when it was to be written."""
         self._generation, self._live_from = self._read_state()
         self._archives: tuple[Archive, ...] = ()
         self._settle()
@@ -115,6 +120,7 @@ class RunLog:
         """
         with self._work, self.opened() as (shape, descriptor):
             if descriptor is None:
+                self._remove()
                 return 0
             end = shape.size
             if keep:
@@ -129,6 +135,7 @@ class RunLog:
             self._write_state(self._generation, self._live_from)
             self._archives = tuple(one for one in self._archives if one > archive)
             self._unlink(gone)
+            self._pay_state()
             if not self._archives and not self.path.exists():
                 self._remove_folder()
 
@@ -142,7 +149,11 @@ class RunLog:
 
     def remove(self) -> None:
         """Of an ended run: all of it is gone."""
-        with self._work, self._lock:
+        with self._work:
+            self._remove()
+
+    def _remove(self) -> None:
+        with self._lock:
             self.path.unlink(missing_ok=True)
             self._archives = ()
             self._remove_folder()
@@ -155,11 +166,12 @@ class RunLog:
             if not self._archives:
                 raise
             return self._shape(self._live_from, 0.0), None
+        self._pay_state()
         status = os.fstat(descriptor)
         if status.st_size < max(self._seen, self._live_from):
             self._begin_generation(holes.first_data(descriptor, status.st_size))
         self._seen = status.st_size
-        return self._shape(status.st_size, status.st_mtime), descriptor
+        return self._shape(status.st_size, files.written_at(status)), descriptor
 
     def _shape(self, size: int, written_at: float) -> Shape:
         return Shape(self._generation, self._live_from, size, self._archives, written_at)
@@ -173,6 +185,7 @@ class RunLog:
         self._generation, self._live_from = self._generation + 1, live_from
         self._write_state(self._generation, live_from)
         self._unlink(gone)
+        self._pay_state()
 
     def _move_on(
         self,
@@ -211,10 +224,17 @@ class RunLog:
         self, descriptor: int, since: Shape, end: int, *, erase: bool = False
     ) -> bool:
         """Not, if the script has cut it meanwhile."""
-        self._write_state(since.generation, end)
+        with self._lock:
+            if self._generation != since.generation:
+                return False
+            self._write_state(since.generation, end)
+            owed = self._owes_state
         if not self._move_on(descriptor, since, end, (), erase=erase):
             return False
         self._unlink(since.archives)
+        if owed:
+            with self._lock:
+                self._write_state(self._generation, self._live_from)
         return True
 
     def _settle(self) -> None:
@@ -227,7 +247,11 @@ class RunLog:
         self._archives = tuple(kept)
         self._unlink(one for one in there if one not in kept)
         with self.opened() as (shape, descriptor):
-            if descriptor is None or not shape.live_from:
+            if descriptor is None:
+                return
+            if not kept:  # what was dropped may never have been written down
+                self._live_from = holes.first_data(descriptor, shape.size, shape.live_from)
+            if not shape.live_from:
                 return
             held = getattr(os.fstat(descriptor), "st_blocks", 0) * 512
         if held > shape.size - shape.live_from + 2 * holes.BLOCK:
@@ -252,9 +276,22 @@ class RunLog:
             return 0, 0
 
     def _write_state(self, generation: int, live_from: int) -> None:
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        """On a full disk it is owed until there is room again."""
         state = {"generation": generation, "live_from": live_from}
-        files.write_durably(self.folder / STATE, json.dumps(state).encode())
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            files.write_durably(self.folder / STATE, json.dumps(state).encode())
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._owes_state = True
+        else:
+            self._owes_state = False
+
+    def _pay_state(self) -> None:
+        """Locked."""
+        if self._owes_state:
+            self._write_state(self._generation, self._live_from)
 
 
 class LogBook:

@@ -230,7 +230,9 @@ async def _matching(command: SearchLog) -> AsyncGenerator[Find]:
         asked = {"text": command.text, "ignore_case": command.ignore_case}
         refusal = await ask(json.dumps(asked).encode() + b"\n")
         if refusal:
-            raise InvalidRequest.of("text", f"it is no expression: {refusal['error'][:200]}")
+            raise InvalidRequest.of(
+                "text", f"it is no regular expression: {refusal['error'][:200]}"
+            )
         yield find
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Set
 
 from openbell.bus import Bus
 from openbell.contracts.base import Done
-from openbell.contracts.errors import UnknownRun
+from openbell.contracts.errors import ServiceUnavailable, UnknownRun
 from openbell.contracts.logs import (
     ClearLog,
     FollowLog,
@@ -64,13 +64,16 @@ class RunLogs:
             await self._following.close()
 
     async def clear(self, command: ClearLog) -> Done:
-        """Raises UnknownRun."""
+        """Raises UnknownRun, ServiceUnavailable."""
         await asyncio.to_thread(self._clear, command)
         return Done()
 
     def _clear(self, command: ClearLog) -> None:
         log = self._book.of(command.strategy_id, command.run_id)
-        if self._is_live(command.run_id):
+        live = self._live()
+        if live is None:
+            raise ServiceUnavailable("the runner does not know yet what runs; try again")
+        if command.run_id in live:
             log.drop()
         else:
             log.remove()

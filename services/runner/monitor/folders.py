@@ -7,105 +7,22 @@ then counts as soon as that alone is too much.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import Protocol
 
 import structlog
+
+from services.runner.monitor.walk import Walk
 
 MB = 1024**2
 EVERY_S = 5
 SOONEST_S = 1
 SHARE = 20
 """A walk that takes long is made so much more seldom: it has a twentieth of one processor."""
-STEP = 2_000
-"""Entries that are looked at before other folders have their turn."""
-MOST_PENDING = 100_000
-"""Folders found and not looked into yet. Those beyond are left out: they are far more than any
-strategy makes, and would take up our memory."""
 
 log = structlog.get_logger()
-
-
-class Entries(Protocol):
-    """What `os.scandir` gives."""
-
-    def __next__(self) -> os.DirEntry[str]: ...
-    def __iter__(self) -> Iterator[os.DirEntry[str]]: ...
-    def close(self) -> None: ...
-
-
-class Walk:
-    """The sum of what a folder holds, each file once, whatever its names. Links are not followed,
-    other file systems not entered, and nothing is opened but folders, one at a time.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.bytes = 0
-        self.took_s = 0.0
-        self._pending = [folder]
-        self._open: Entries | None = None
-        self._device: int | None = None
-        self._linked: set[int] = set()
-
-    def step(self, most: int = STEP) -> bool:
-        """Look at so many entries more. True when all of it was seen."""
-        began = time.perf_counter()
-        for _ in range(most):
-            entry = next(self._open, None) if self._open else None
-            if entry is not None:
-                self._look(entry)
-                continue
-            self.close()
-            if not self._pending:
-                break
-            self._enter(self._pending.pop())
-        self.took_s += time.perf_counter() - began
-        return not self._open and not self._pending
-
-    def close(self) -> None:
-        if self._open:
-            self._open.close()
-            self._open = None
-
-    def _enter(self, folder: Path) -> None:
-        """A folder that may not be read, or has gone, holds nothing."""
-        with contextlib.suppress(OSError):
-            told = folder.lstat()
-            if self._device is None:
-                self._device = told.st_dev
-            if _is_folder(told) and told.st_dev == self._device:
-                self._open = os.scandir(folder)
-
-    def _look(self, entry: os.DirEntry[str]) -> None:
-        try:
-            told = entry.stat(follow_symlinks=False)
-        except OSError:
-            return
-        if stat.S_ISDIR(told.st_mode):
-            if len(self._pending) < MOST_PENDING:
-                self._pending.append(Path(entry.path))
-        elif told.st_nlink > 1:
-            if told.st_ino in self._linked:
-                return
-            self._linked.add(told.st_ino)
-        self.bytes += _held(told)
-
-
-def _is_folder(told: os.stat_result) -> bool:
-    """And no junction, which Windows shows as a folder."""
-    junction = getattr(told, "st_file_attributes", 0) & stat.FILE_ATTRIBUTE_REPARSE_POINT
-    return stat.S_ISDIR(told.st_mode) and not junction
-
-
-def _held(told: os.stat_result) -> int:
-    """What it takes up on the disk: a file of holes takes up little."""
-    return getattr(told, "st_blocks", told.st_size // 512) * 512
 
 
 def pause(before: int | None, now: int, since_s: float, took_s: float, most: int) -> float:

@@ -10,6 +10,11 @@ from openbell.contracts.metrics import HostMetrics
 
 MB = 1024**2
 LEAST_MB, STEP_MB, MOST_MB = 128, 128, 1024
+IDLE = ("idle", "iowait")
+TWICE = ("guest", "guest_nice")
+"""They are in `user` and `nice` as well."""
+
+Times = dict[str, float]
 
 
 def default_memory_mb(total_bytes: int) -> int:
@@ -21,16 +26,39 @@ def default_memory_mb(total_bytes: int) -> int:
     return min(MOST_MB, max(LEAST_MB, steps * STEP_MB))
 
 
-def look(disk: Path) -> HostMetrics:
-    """Of processors since the call before; of the disk that holds this folder. Raises OSError."""
-    memory = psutil.virtual_memory()
-    room = psutil.disk_usage(str(disk))
-    return HostMetrics(
-        cpu_percent=psutil.cpu_percent(),
-        processors=psutil.cpu_count() or 1,
-        memory_bytes=memory.total - memory.available,
-        memory_total_bytes=memory.total,
-        disk_free_bytes=room.free,
-        disk_total_bytes=room.total,
-        load=psutil.getloadavg()[0],
-    )
+class Machine:
+    """Told again and again. `disk` is a folder on the disk that is told of."""
+
+    def __init__(self, disk: Path) -> None:
+        self._disk = disk
+        # psutil keeps these by thread: we are called by any.
+        self._times: Times = {}
+
+    def look(self) -> HostMetrics:
+        """Of processors since the look before; at first, since they started. Raises OSError."""
+        before, self._times = self._times, _times()
+        memory = psutil.virtual_memory()
+        room = psutil.disk_usage(str(self._disk))
+        return HostMetrics(
+            cpu_percent=busy_percent(before, self._times),
+            processors=psutil.cpu_count() or 1,
+            memory_bytes=memory.total - memory.available,
+            memory_total_bytes=memory.total,
+            disk_free_bytes=room.free,
+            disk_total_bytes=room.total,
+            load=psutil.getloadavg()[0],
+        )
+
+
+def busy_percent(before: Times, now: Times) -> float:
+    """What processors did between two looks besides waiting, with two digits."""
+    spent = {name: max(0.0, seconds - before.get(name, 0)) for name, seconds in now.items()}
+    total = sum(spent.values())
+    idle = sum(spent.get(name, 0) for name in IDLE)
+    return round(100 * (total - idle) / total, 2) if total else 0.0
+
+
+def _times() -> Times:
+    """Seconds since the start of the machine, of all processors together."""
+    told: Times = psutil.cpu_times()._asdict()
+    return {name: seconds for name, seconds in told.items() if name not in TWICE}

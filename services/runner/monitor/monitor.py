@@ -20,7 +20,7 @@ from services.runner.monitor.folders import Folders
 from services.runner.monitor.samples import WATCHED_ONLY, Enforced, Group, Reading, Sample
 from services.runner.monitor.sources import Reader
 from services.runner.monitor.traces import Trace
-from services.runner.monitor.verdicts import KEPT_S, Verdict, concluded, judge
+from services.runner.monitor.verdicts import KEPT_S, RECENT_S, Verdict, concluded, judge
 
 KILL = (StopStep(signal="SIGKILL", wait_s=0),)
 NO_LIMIT = Limits()
@@ -50,7 +50,9 @@ class Watched:
     ladder: tuple[StopStep, ...]
     started_at: datetime
     pid: int
-    """Its main process."""
+    """Its main process, or its keeper."""
+    keeper: bool = False
+    """Whether that is a keeper, none of the strategy's own processes."""
     group: Group | None = None
     """Where it is read, if there is one; else its processes are."""
     enforced: Enforced = WATCHED_ONLY
@@ -62,24 +64,28 @@ class _Seen:
 
     run: Watched
     started: float
-    """Monotonic seconds."""
+    """Monotonic seconds, by what the host's clock makes of its age."""
+    watched: float
+    """Since when silence counts. Monotonic seconds: of a run that was found running, what the
+    host's clock says may be the pause of a whole machine, in which it could say nothing.
+    """
     samples: deque[Sample] = field(default_factory=deque[Sample])
     written: Trace = field(default_factory=Trace)
     beaten: Trace = field(default_factory=Trace)
     acted_on: Verdict | None = None
 
-    def sample(self, reading: Reading, folder_bytes: int | None, now: float, wall: float) -> Sample:
-        """Reads the times of its two files, too."""
-        self.written.look_at_size(self.run.log, now, wall)
+    def sample(self, reading: Reading, folder_bytes: int | None, now: float) -> Sample:
+        """Looks at its two files, too."""
+        self.written.look_at_size(self.run.log, now)
         if self.run.heartbeat is not None:
-            self.beaten.look_at_time(self.run.heartbeat, now, wall)
+            self.beaten.look_at_time(self.run.heartbeat, now)
         return Sample(
             at=now,
             age_s=now - self.started,
             reading=reading,
             folder_bytes=folder_bytes,
-            quiet_s=now - max(self.started, self.written.at),
-            unbeaten_s=now - max(self.started, self.beaten.at),
+            quiet_s=now - max(self.watched, self.written.at),
+            unbeaten_s=now - max(self.watched, self.beaten.at),
         )
 
     def keep(self, sample: Sample) -> None:
@@ -90,7 +96,9 @@ class _Seen:
     def verdict(self) -> Verdict | None:
         """What is to be done, unless it was. Of a run that walks its ladder the limits hold on."""
         run = self.run
-        found = judge(run.limits, run.watchdogs, list(self.samples), run.enforced)
+        held = bool(self.samples) and self.samples[-1].reading.grouped
+        enforced = run.enforced if held else WATCHED_ONLY
+        found = judge(run.limits, run.watchdogs, list(self.samples), enforced)
         if found is None or self.acted_on is None:
             return found
         return found if found.at_once and not self.acted_on.at_once else None
@@ -119,11 +127,12 @@ class Monitor:
         """From now on; or anew, when the owner of the runs was lost: what that one may not have
         heard, it is told again.
         """
+        now = self._clock()
         age = max(0.0, self._wall() - run.started_at.timestamp())
         known = self._seen.get(run_id)
-        seen = _Seen(run, self._clock() - age)
+        seen = _Seen(run, now - age, now)
         if known is not None:
-            seen.started = known.started
+            seen.started, seen.watched = known.started, known.watched
             seen.samples, seen.written, seen.beaten = known.samples, known.written, known.beaten
         self._seen[run_id] = seen
         self._folders.watch(run_id, run.folder, run.limits.disk_mb)
@@ -140,11 +149,14 @@ class Monitor:
     def concluded(self, run_id: str, reason: ExitReason, usage: Usage) -> Verdict | None:
         """The limit of which a run has died that nobody had ended, if it was one.
 
-        Of a run that ended before we looked, what it was refused may be long ago.
+        Of a run that ended before we looked, what it was refused may be long ago, unless it is
+        young.
         """
         seen = self._seen.get(run_id)
+        if seen is None or not (seen.samples or self._clock() - seen.started <= RECENT_S):
+            usage = usage.model_copy(update={"refused": 0})
         if seen is None:
-            return concluded(reason, usage.model_copy(update={"refused": 0}), (), NO_LIMIT)
+            return concluded(reason, usage, (), NO_LIMIT)
         return concluded(reason, usage, tuple(seen.samples), seen.run.limits)
 
     @contextlib.asynccontextmanager
@@ -176,10 +188,10 @@ class Monitor:
 
     def _samples(self, seen: Mapping[str, _Seen]) -> dict[str, Sample]:
         """In a thread. Without the runs that end meanwhile."""
-        now, wall = self._clock(), self._wall()
+        now = self._clock()
         readings = self._reader.read({run_id: one.run for run_id, one in seen.items()})
         return {
-            run_id: seen[run_id].sample(reading, self._folders.size(run_id), now, wall)
+            run_id: seen[run_id].sample(reading, self._folders.size(run_id), now)
             for run_id, reading in readings.items()
         }
 

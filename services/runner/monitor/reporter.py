@@ -12,7 +12,7 @@ import structlog
 
 from openbell.contracts.base import utc_now
 from openbell.contracts.metrics import MOST_RUNS, HostMetrics, RunMetrics, RunnerMetrics
-from services.runner.monitor import host
+from services.runner.monitor.host import Machine
 from services.runner.monitor.monitor import Monitor, Watched
 from services.runner.monitor.samples import Sample
 
@@ -34,7 +34,7 @@ class Reporter:
         self._runner = runner
         self._monitor = monitor
         self._tell = tell
-        self._disk = disk
+        self._machine = Machine(disk)
         self._every_s = every_s
 
     @contextlib.asynccontextmanager
@@ -47,7 +47,8 @@ class Reporter:
             await asyncio.gather(telling, return_exceptions=True)
 
     async def _tell_forever(self) -> None:
-        host.look(self._disk)  # from here on it tells of the time since the look before
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(self._machine.look)  # the next one tells of the time since
         while True:
             await asyncio.sleep(self._every_s)
             try:
@@ -56,13 +57,14 @@ class Reporter:
                 log.exception("metrics could not be told")
 
     async def report(self) -> None:
-        machine = await asyncio.to_thread(host.look, self._disk)
-        for message in messages(self._runner, utc_now(), machine, self._monitor.runs):
+        machine = await asyncio.to_thread(self._machine.look)
+        runs = self._monitor.runs
+        for message in messages(self._runner, utc_now(), machine, runs, self._every_s):
             await self._tell(message)
 
 
 def messages(
-    runner: str, at: datetime, machine: HostMetrics, runs: Runs, span_s: float = 5
+    runner: str, at: datetime, machine: HostMetrics, runs: Runs, span_s: float
 ) -> Iterator[RunnerMetrics]:
     """One, or several of which none is too large. Rates are those of the last `span_s` seconds."""
     told = [

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+UNCOUNTABLE = 2**63 - 1
+"""Stands for the bytes of a folder that is too large to be walked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Enforced:
@@ -24,7 +27,7 @@ class Reading:
     memory: int
     """Resident bytes."""
     processes: int
-    """Processes and threads."""
+    """Processes and threads; without a keeper, which is none of the strategy's."""
     cpu_s: float
     """Seconds of processor time since its start."""
     peak_memory: int | None = None
@@ -35,6 +38,8 @@ class Reading:
     read_bytes: int | None = None
     """From disks, since its start. None: this host does not tell."""
     written_bytes: int | None = None
+    grouped: bool = False
+    """Whether its control group holds it: without one, nothing is enforced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,9 @@ class Sample:
     folder_bytes: int | None = None
     """As of the last walk through its folder; None before the first one."""
     quiet_s: float = 0
-    """Since its start or its last output, whichever came later."""
+    """Since the first look at it or its last output, whichever came later."""
     unbeaten_s: float = 0
-    """Since its start or the last touch of its heartbeat file, whichever came later."""
+    """Since the first look at it or the last touch of its heartbeat file, whichever came later."""
 
 
 class Counters(Protocol):

@@ -28,6 +28,8 @@ class Run(Protocol):
     @property
     def pid(self) -> int: ...
     @property
+    def keeper(self) -> bool: ...
+    @property
     def group(self) -> Group | None: ...
     @property
     def limits(self) -> Limits: ...
@@ -38,14 +40,19 @@ class Reader:
 
     def __init__(self) -> None:
         self._trees: dict[str, _Tree] = {}
+        self._answered: dict[str, Group | None] = {}
+        """The groups that have told something. One that tells no more is gone: its run ends just
+        now. Any other OSError says that the run is not in the group where it is looked for.
+        """
 
     def read(self, runs: Mapping[str, Run]) -> dict[str, Reading]:
         """All runs of which something is there."""
-        told: dict[str, Counters | None] = {}
-        for run_id, run in runs.items():
-            with contextlib.suppress(OSError):  # its group is gone: it ends just now
-                told[run_id] = run.group.used() if run.group else None
-        readings = {run_id: whole for run_id, used in told.items() if (whole := _whole(used))}
+        told = self._told(runs)
+        readings = {
+            run_id: whole
+            for run_id, used in told.items()
+            if (whole := _whole(used))
+        }
         counted = told.keys() - readings.keys()
         self._trees = {run_id: self._trees.get(run_id) or _Tree() for run_id in counted}
         if counted:
@@ -54,6 +61,21 @@ class Reader:
                 if found := tree.read(runs[run_id], host):
                     readings[run_id] = _completed(found, told[run_id])
         return readings
+
+    def _told(self, runs: Mapping[str, Run]) -> dict[str, Counters | None]:
+        """None of what is to be counted, since no group tells of it."""
+        answered = {run_id: self._answered[run_id] for run_id in runs if run_id in self._answered}
+        told: dict[str, Counters | None] = {}
+        for run_id, run in runs.items():
+            try:
+                told[run_id] = run.group.used() if run.group else None
+            except OSError:
+                if run_id not in answered or answered[run_id] != run.group:
+                    told[run_id] = None
+            else:
+                answered[run_id] = run.group
+        self._answered = answered
+        return told
 
 
 def _whole(used: Counters | None) -> Reading | None:
@@ -69,6 +91,7 @@ def _whole(used: Counters | None) -> Reading | None:
         out_of_memory=used.out_of_memory,
         read_bytes=used.read_bytes,
         written_bytes=used.written_bytes,
+        grouped=True,
     )
 
 
@@ -81,6 +104,7 @@ def _completed(counted: Reading, told: Counters | None) -> Reading:
         peak_memory=told.peak_memory,
         refused=told.refused,
         out_of_memory=told.out_of_memory,
+        grouped=told.processes > 0,
     )
 
 
@@ -136,10 +160,14 @@ class _Tree:
     def __init__(self) -> None:
         self._known: dict[psutil.Process, _Spent] = {}
         self._ended = _Spent(0, None, None)
-        self._found = False
+        self._main: psutil.Process | None = None
+        """What has its number at the first look; later, that may be another."""
 
     def read(self, run: Run, host: _Host) -> Reading | None:
-        seen = {p: one for p in self._members(run.pid, host) if (one := _look(p)) is not None}
+        members = self._members(run.pid, host)
+        if run.keeper:
+            members.discard(self._main)
+        seen = {p: one for p in members if (one := _look(p)) is not None}
         self._account({process: one.spent for process, one in seen.items()})
         if not seen:
             return None
@@ -153,13 +181,11 @@ class _Tree:
         )
 
     def _members(self, main: int, host: _Host) -> set[psutil.Process]:
-        """The main process is what has its number at the first look; later, that may be another."""
-        roots = [p for p in self._known if host.processes.get(p.pid) == p]
-        roots += host.sessions.get(main, [])
-        if not self._found and main in host.processes:
-            roots.append(host.processes[main])
-            self._found = True
-        return host.tree(roots)
+        if self._main is None:
+            self._main = host.processes.get(main)
+        known = self._known if self._main is None else {*self._known, self._main}
+        roots = [p for p in known if host.processes.get(p.pid) == p]
+        return host.tree(roots + host.sessions.get(main, []))
 
     def _account(self, seen: Mapping[psutil.Process, _Spent]) -> None:
         gone = [spent for process, spent in self._known.items() if process not in seen]

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from openbell.contracts.limits import Limits, Usage, Watchdogs
 from openbell.contracts.model import ExitReason
-from services.runner.monitor.samples import Enforced, Sample
+from services.runner.monitor.samples import UNCOUNTABLE, Enforced, Sample
 
 MB = 1024**2
 REFUSING_S = 10
@@ -126,6 +126,8 @@ def _refused_for_s(limits: Limits, samples: Sequence[Sample]) -> float:
 def _disk(limits: Limits, sample: Sample) -> Verdict | None:
     if sample.folder_bytes is None or sample.folder_bytes <= limits.disk_mb * MB:
         return None
+    if sample.folder_bytes == UNCOUNTABLE:
+        return Verdict(ExitReason.DISK_LIMIT, "its folder holds more folders than can be counted")
     detail = f"its folder holds {_of(sample.folder_bytes, limits.disk_mb)}"
     return Verdict(ExitReason.DISK_LIMIT, detail)
 

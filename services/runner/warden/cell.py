@@ -4,17 +4,17 @@
                   └ ends at once: the keeper is the warden's child, as a subreaper's
 
 The strategy waits, with all done but its execution, for one byte. The end of the pipe without it
-(it was recalled, or its warden is gone) ends the plan. Everything here runs in a forked child
+(it was recalled, or its warden is gone) ends the cell. Everything here runs in a forked child
 of the warden, holding three descriptors; an error is told through `report`, and ends it.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import NoReturn
 assert sys.platform == "linux"  # before what other platforms do not have
 
 from . import keeper, records, rootfs, syscalls
+from .cgroup import Group
 from .host import MARK, Order
 from .syscalls import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER
 
@@ -36,7 +37,7 @@ NEVER_WENT = 125
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """The descriptors that go into a plan."""
+    """The descriptors that go into a cell."""
 
     report: int
     """Told: the pid to be watched, then `ready`, or what went wrong."""
@@ -55,21 +56,24 @@ class Plan:
     """An empty folder, over which each cell has a file system of its own."""
     whole: bool
     """Whether it has namespaces and a keeper; else it is the strategy's process alone."""
-    join_group: Callable[[], None]
-    """Puts the calling process into the run's group."""
+    group: Group | None
+    """The run's. The strategy alone is in it: its keeper is none of what the limits are for, and
+    must be there to pass on a signal when the strategy gets no more of the processors.
+    """
 
 
 def go_in(plan: Plan, door: Door) -> NoReturn:
     """In a fork of the warden."""
     try:
+        gc.disable()  # it would write to every page that we share with the warden
         signal.set_wakeup_fd(-1)  # the warden's, and not to be woken by our signals
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         _hold_nothing_but(door)
         os.umask(UMASK)
+        _forget_keys(plan)
         if not plan.whole:
-            plan.join_group()
             os.write(door.report, b"%d\n" % os.getpid())
-            _be_strategy(plan, door)
+            _be_strategy(plan, door, _ways_in(plan))
         _leave_the_host(plan)
         child = os.fork()
         if child == 0:
@@ -98,18 +102,18 @@ def _leave_the_host(plan: Plan) -> None:
 def _be_keeper(plan: Plan, door: Door) -> NoReturn:
     try:
         keeper.be_first()
-        # Not the doorway: it would count as one of the run's processes.
-        plan.join_group()
         os.setsid()
         syscalls.be_called("openbell-keeper")
         syscalls.be_readable(yes=False)
         order = plan.order
+        ways_in = _ways_in(plan)  # the groups are out of sight afterwards
         rootfs.build(plan.root, order.cwd, order.readable)
         rootfs.enter(plan.root)
+        _forbid_groups(plan)
         main = os.fork()
         if main == 0:
-            _be_strategy(plan, door)
-        for descriptor in (door.report, door.go, door.log):
+            _be_strategy(plan, door, ways_in)
+        for descriptor in (door.report, door.go, door.log, *ways_in):
             os.close(descriptor)
         keeper.keep(main, door.record)
     except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
@@ -118,7 +122,31 @@ def _be_keeper(plan: Plan, door: Door) -> NoReturn:
         os._exit(NEVER_WENT)
 
 
-def _be_strategy(plan: Plan, door: Door) -> NoReturn:
+def _ways_in(plan: Plan) -> list[int]:
+    return [] if plan.group is None else plan.group.ways_in()
+
+
+def _forget_keys(plan: Plan) -> None:
+    """Of whoever started the warden, by login or by unit: they are possessed, not owned, and so
+    another user's as well. An ordinary user has room for few keyrings, and its own keys anyway.
+    """
+    try:
+        syscalls.join_new_keyring()
+    except OSError:
+        if plan.uid is not None:
+            raise
+
+
+def _forbid_groups(plan: Plan) -> None:
+    """Where the run's group belongs to the strategy's own user, the limits of a group that it
+    makes below, and takes for the root of all, would be its own to lift.
+    """
+    if plan.uid is None:
+        with suppress(FileNotFoundError):
+            Path("/proc/sys/user/max_cgroup_namespaces").write_text("0")
+
+
+def _be_strategy(plan: Plan, door: Door, ways_in: list[int]) -> NoReturn:
     """All that can go wrong goes wrong before it is ready, while there is time to tell."""
     try:
         order = plan.order
@@ -127,6 +155,7 @@ def _be_strategy(plan: Plan, door: Door) -> NoReturn:
         os.dup2(door.log, 1)
         os.dup2(door.log, 2)
         _limit(order)
+        Group.go_in(ways_in)
         if plan.uid is not None:
             os.fchown(door.log, plan.uid, -1)  # /dev/stdout is opened anew by whoever names it
             os.setgroups([])

@@ -7,9 +7,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 assert sys.platform == "linux"  # before what other platforms do not have
@@ -17,7 +15,7 @@ assert sys.platform == "linux"  # before what other platforms do not have
 from . import procfs, records, rootfs, uids
 from .cell import GO, READY, Door, Plan, go_in
 from .cgroups import Groups
-from .host import Bounds, Cell, End, Identity, Order
+from .host import Cell, End, Identity, Order
 from .posix import is_alive, open_log, send
 
 PATIENCE_S = 10.0
@@ -30,6 +28,7 @@ EXEC_S = 0.1
 GLANCE_S = 0.005
 TRY = "_probe"
 """No run's name."""
+TRY_AGAIN_S = 10.0
 
 
 class Cells:
@@ -49,6 +48,7 @@ class Cells:
         self._uids = uids.Uids(folder / "uids.json") if uids.available() else None
         self.held: dict[str, Cell] = {}
         self._whole: dict[str, bool] = {}
+        self._tried_at = 0.0
         self.why_bare: str | None = None
         """Why cells are bare here; None when they are whole."""
 
@@ -58,6 +58,7 @@ class Cells:
 
     def try_one(self) -> None:
         """Finds out what this host permits by doing it."""
+        self._tried_at, self.why_bare = time.monotonic(), None
         order = Order(TRY, TRY, ("/bin/sh",), str(self._probe), {}, os.devnull)
         uid = None if self._uids is None else uids.first()
         try:
@@ -68,11 +69,20 @@ class Cells:
             self.recall(TRY)
         self.forget(TRY)
 
+    def _try_again(self) -> None:
+        """What failed for want of room, or of time, may be possible now: a host that is short of
+        it for a moment must not open its files to every strategy from then on.
+        """
+        now = time.monotonic()
+        if self.why_bare is not None and now >= self._tried_at + TRY_AGAIN_S:
+            self.try_one()
+
     def prepare(self, order: Order) -> None:
         """OSError, ValueError; then it is to be forgotten, and its group to be removed."""
+        self._try_again()
         whole = self.why_bare is None
         uid = self._user_of(order)
-        self._groups.create(order.run, _with_keeper(order.bounds) if whole else order.bounds)
+        self._groups.create(order.run, order.bounds)
         self._fork(order, open_log(Path(order.log)), uid=uid, whole=whole)
 
     def release(self, run: str) -> Identity:
@@ -162,7 +172,8 @@ class Cells:
             _kept(theirs, go)
             unless_held = ours.enter_context(ExitStack())
             _kept(unless_held, going)
-            plan = Plan(order, uid, str(self._root), whole, self._joining(order.run))
+            group = None if order.run == TRY else self._groups.of(order.run)
+            plan = Plan(order, uid, str(self._root), whole, group)
             child = os.fork()
             if child == 0:
                 go_in(plan, Door(report, go, record, log))
@@ -175,9 +186,6 @@ class Cells:
             os.waitpid(child, 0)  # the doorway, which has ended
         self.held[order.run] = Cell(keeper, going)
         self._whole[order.run] = whole
-
-    def _joining(self, run: str) -> Callable[[], None]:
-        return self._groups.of(run).enter if run != TRY else lambda: None
 
 
 def _heard(told: int) -> Identity:
@@ -222,13 +230,6 @@ def _await_reader(pipe: int) -> None:
     gone = select.poll()
     gone.register(pipe, 0)
     gone.poll(EXEC_S * 1000)
-
-
-def _with_keeper(bounds: Bounds) -> Bounds:
-    """The keeper is none of the strategy's processes, and lives in its group."""
-    if bounds.processes is None:
-        return bounds
-    return replace(bounds, processes=bounds.processes + 1)
 
 
 def _kept(stack: ExitStack, descriptor: int) -> int:

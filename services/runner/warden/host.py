@@ -141,6 +141,10 @@ class Host(Protocol):
         """Gives up what was prepared."""
         ...
 
+    def has_keeper(self, run: str, /) -> bool:
+        """Whether the main process of a run is a keeper, and none of the strategy's own."""
+        ...
+
     def adopt(self, run: str, main: Identity, /) -> End | None:
         """Watches a process that an earlier warden started, or tells how it ended."""
         ...

@@ -74,6 +74,9 @@ class LinuxHost(PosixHost):
     def recall(self, run: str) -> None:
         self._cells.recall(run)
 
+    def has_keeper(self, run: str) -> bool:
+        return self._cells.is_whole(run)
+
     def adopt(self, run: str, main: Identity) -> End | None:
         end = super().adopt(run, main)
         if end is None:
@@ -141,9 +144,12 @@ class LinuxHost(PosixHost):
             self._weighed = runs
 
     def _table(self) -> dict[int, Process]:
-        """A held start is our child, and has no mark yet: it could be taken for a run's."""
-        held = {cell.keeper.pid for cell in self._cells.held.values()}
-        return {pid: found for pid, found in super()._table().items() if pid not in held}
+        """A held start and a keeper are our children, and have no mark: they could be taken for
+        what a bare run has left to us.
+        """
+        ours = {cell.keeper.pid for cell in self._cells.held.values()}
+        ours |= {pid for pid, run in self._runs.items() if self._cells.is_whole(run)}
+        return {pid: found for pid, found in super()._table().items() if pid not in ours}
 
     def _grouped(self, run: str) -> frozenset[Identity]:
         """Whoever left its session and its parents is still in its group."""

@@ -184,6 +184,9 @@ class Service:
 
     def _become(self, successor: Upgrade) -> None:
         """At a later turn, when the journal cannot be written, or it is no time for it."""
+        if self._leaving:
+            self._successor = None  # which would not know of it, and stay
+            return
         if not self._warden.commit() or not self._warden.is_calm(CALM):
             return
         self._successor = None

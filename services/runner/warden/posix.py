@@ -96,6 +96,9 @@ class PosixHost:
     def recall(self, run: str) -> None:
         del self._held[run]
 
+    def has_keeper(self, _run: str) -> bool:
+        return False
+
     def adopt(self, _run: str, main: Identity) -> End | None:
         process = system.look(main.pid)
         if process is not None and process.identity == main and process.parent == os.getpid():
@@ -155,7 +158,8 @@ class PosixHost:
         return system.table()
 
     def send(self, _run: str, members: Set[Identity], name: str) -> None:
-        for member in members:
+        """The oldest first: a main process that saw its child killed would end by a code."""
+        for member in sorted(members, key=lambda one: (one.ticks, one.pid)):
             send(member, signal.Signals[name])
 
     def usage(self, _run: str) -> Usage:

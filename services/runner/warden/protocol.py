@@ -158,6 +158,8 @@ class Entry:
     cpu_s: float | None = None
     refused: int | None = None
     out_of_memory: int | None = None
+    keeper: bool | None = None
+    """Whether `pid` is a keeper, and none of the strategy's processes."""
 
     def to_json(self) -> Json:
         always = ENDING if self.kind == "exited" else frozenset[str]()
@@ -242,6 +244,12 @@ def _whole(value: object) -> int:
     return value
 
 
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
 def _number(value: object) -> float:
     if type(value) not in {int, float}:
         raise TypeError
@@ -296,6 +304,7 @@ READERS: dict[str, tuple[Callable[[object], object], bool]] = {
     "int | None": (_whole, True),
     "float": (_number, False),
     "float | None": (_moment, True),
+    "bool | None": (_truth, True),
     "tuple[str, ...]": (_texts, False),
     "Mapping[str, str]": (_environment, False),
     "Paths": (_paths, True),

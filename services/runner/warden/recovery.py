@@ -91,6 +91,7 @@ def _seek(unfinished: Iterable[Sequence[Entry]], journal: Journal, host: Host) -
             pid=main.pid,
             start_ticks=main.ticks,
             boot_id=host.boot_id,
+            keeper=host.has_keeper(run),
         )
 
 

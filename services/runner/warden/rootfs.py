@@ -32,6 +32,8 @@ DEVICE_LINKS = {
 SCRATCH = "size=256m,mode=1777"
 """Of /tmp and /dev/shm: it is memory, and counts as the run's."""
 OLD = "old"
+SHARED_DEPTH = 4
+"""Of a file in /run or in a folder of it, where others have theirs."""
 
 
 def readable(extra: Iterable[str]) -> Iterator[str]:
@@ -39,7 +41,7 @@ def readable(extra: Iterable[str]) -> Iterator[str]:
 
     Of a link there is what it leads to, too.
     """
-    resolver = str(Path("/etc/resolv.conf").resolve().parent)
+    resolver = str(_resolver(Path("/etc/resolv.conf").resolve()))
     wanted = [os.path.normpath(path) for path in extra]
     found: list[str] = []
     for path in sorted({*SYSTEM, resolver, *wanted, *map(os.path.realpath, wanted)}, key=len):
@@ -47,6 +49,13 @@ def readable(extra: Iterable[str]) -> Iterator[str]:
         if seen and not any(is_below(path, above) for above in found):
             found.append(path)
     yield from found
+
+
+def _resolver(file: Path) -> Path:
+    """Its folder, in which it may be replaced by another one; not where more lies there than it:
+    /run, or /tmp.
+    """
+    return file.parent if len(file.parts) > SHARED_DEPTH else file
 
 
 def build(root: str, own: str, extra: Iterable[str]) -> None:

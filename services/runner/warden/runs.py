@@ -99,6 +99,13 @@ class Run:
             self.asked, self.why = reason, why
         return self._take(Ladder(steps, now, ago)) or first
 
+    def hurry(self, steps: Steps, now: float) -> None:
+        """It has ended by itself: whoever asks now ends those that it left behind, and is not why
+        it ended.
+        """
+        self.until = inf
+        self._take(Ladder(steps, now))
+
     def ended(self, end: End, now: float) -> None:
         """What a stop has yet to say to the others, it says; else they hear it now."""
         self.end = end

@@ -22,6 +22,8 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MOUNT_SETATTR = 442
 """The same on every architecture: it is newer than their common numbering."""
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "armv7l": 218, "ppc64le": 203}
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "armv7l": 311, "ppc64le": 271}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _LOCKED = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME
 """A mount of our parent's keeps these flags, or cannot be changed at all."""
 
@@ -55,6 +57,15 @@ def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     nothing = (ctypes.c_uint32 * 6)()
     _checked(_libc.capset(header, nothing), "capset")
+
+
+def join_new_keyring() -> None:
+    """An empty session keyring, in place of the one that we were started with."""
+    number = _KEYCTL.get(platform.machine())
+    if number is not None and _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+        code = ctypes.get_errno()
+        if code != errno.ENOSYS:  # a kernel without keys
+            raise OSError(code, f"keyring: {os.strerror(code)}")
 
 
 def unshare(flags: int) -> None:

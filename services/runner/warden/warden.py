@@ -97,6 +97,7 @@ class Warden:
                 "pid": run.main.pid,
                 "start_ticks": run.main.ticks,
                 "started_at": run.started_at,
+                "keeper": self._host.has_keeper(run.run),
                 "state": run.state,
                 "ladder": self._journal.of(run.run)[0].ladder,
                 "note": self._journal.of(run.run)[0].note,
@@ -258,6 +259,7 @@ class Warden:
             pid=main.pid,
             start_ticks=main.ticks,
             boot_id=self._host.boot_id,
+            keeper=self._host.has_keeper(request.run),
         )
         until = runs_until(started.at, request.lifetime)
         run = Run(*subject, main, started.at, frozenset({main}), until=until)
@@ -305,7 +307,9 @@ class Warden:
                 self._stop(run, "time_limit", told.ladder or AT_ONCE, OVERDUE)
 
     def _stop(self, run: Run, reason: str, ladder: Steps, detail: str | None) -> None:
-        if run.stop(reason, ladder, time.monotonic(), detail) and run.asked:
+        if run.asked is None and self._host.epitaph(run.run) is not None:
+            run.hurry(ladder, time.monotonic())
+        elif run.stop(reason, ladder, time.monotonic(), detail) and run.asked:
             self._tell("stopping", run, reason=run.asked, ladder=ladder, detail=run.why)
 
     def _over(self, run: Run, end: End) -> None:

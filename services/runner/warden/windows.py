@@ -119,6 +119,9 @@ class WindowsHost:
         self._processes[child.pid] = process
         return Identity(child.pid, _created(process))
 
+    def has_keeper(self, _run: str) -> bool:
+        return False
+
     def adopt(self, run: str, main: Identity) -> End | None:
         job = _open_job(run)
         if job:

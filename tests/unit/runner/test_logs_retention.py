@@ -1,6 +1,9 @@
 """What stays of logs, and what goes first."""
 
 import asyncio
+import contextlib
+import errno
+import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -10,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbell.settings import LogSettings
-from services.runner.logs import archives, retention, runlog
+from services.runner.logs import archives, files, retention, runlog
 from services.runner.logs.doomed import Part, doomed, oldest_first, until_enough
 from services.runner.logs.ranges import window
 from services.runner.logs.retention import DAY_S, PACK_AFTER_S, Retention
+from services.runner.logs.runlog import RunLog
 from tests.fixtures.logs import RUN, Written, disk_bytes
 
 CAP = 64 * 1024
@@ -44,6 +48,7 @@ class Host:
 
     def __init__(self, written: Written, **settings: int) -> None:
         self.now = written.path.stat().st_mtime + 1
+        self.elapsed = 0.0
         self.free = PLENTY
         self.live: frozenset[str] | None = frozenset({RUN})
         self.settings = LogSettings.model_validate({"cap_bytes": CAP, **settings})
@@ -53,7 +58,12 @@ class Host:
             lambda: self.live,
             free=lambda _: self.free,
             clock=lambda: self.now,
+            elapsed=lambda: self.elapsed,
         )
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.elapsed += seconds
 
     def turn(self) -> None:
         asyncio.run(self.retention.turn())
@@ -110,10 +120,10 @@ def test_who_writes_without_end_keeps_no_other_log_waiting(written: Written) -> 
     def later() -> float:
         """Each step takes 0.1 s, in which more is written than was archived."""
         written.write(b"y" * 32 * 1024)
-        host.now += 0.1
-        return host.now
+        host.passes(0.1)
+        return host.elapsed
 
-    host.retention._clock = later  # pyright: ignore[reportPrivateUsage]
+    host.retention._elapsed = later  # pyright: ignore[reportPrivateUsage]
     assert not asyncio.run(host.retention.turn())
     assert disk_bytes(other) <= CAP + 16 * 1024
 
@@ -127,7 +137,7 @@ def test_a_log_made_of_nothing_is_passed_over(written: Written, *, ended: bool) 
     written.write(b"the end\n")
     if ended:
         host.live = frozenset()
-        host.now += PACK_AFTER_S + 1
+        host.passes(PACK_AFTER_S + 1)
     assert asyncio.run(host.retention.turn())
     found = window(written.log, -8, 8)
     assert (found.data, found.size) == (b"the end\n", 2**40 + 8)
@@ -137,7 +147,7 @@ def test_before_it_is_known_what_runs_nothing_is_touched(written: Written) -> No
     host = Host(written, archive_bytes=0)
     host.live = None
     written.write_lines(20_000)
-    host.now += 400 * DAY_S
+    host.passes(400 * DAY_S)
     host.turn()
     assert written.path.read_bytes() == written.all
 
@@ -160,7 +170,7 @@ def test_what_is_too_old_goes_but_not_what_a_live_run_still_has(written: Written
     host = Host(written)
     written.write_lines(20_000)
     host.turn()
-    host.now += 31 * DAY_S
+    host.passes(31 * DAY_S)
     host.turn()
     assert archives.found(written.log.folder) == []
     found = window(written.log, 0, len(written.all))
@@ -174,11 +184,11 @@ def test_an_ended_log_is_archived_after_a_while_and_gone_when_it_is_old(written:
     host.live = frozenset()
     host.turn()
     assert written.path.exists()
-    host.now += PACK_AFTER_S + 1
+    host.passes(PACK_AFTER_S + 1)
     host.turn()
     assert not written.path.exists()
     assert window(written.log, 0, len(written.all)).data == written.all
-    host.now += 31 * DAY_S
+    host.passes(31 * DAY_S)
     host.turn()
     assert list(written.path.parent.iterdir()) == []
 
@@ -187,10 +197,10 @@ def test_a_small_ended_log_stays_as_it_is_until_it_is_old(written: Written) -> N
     host = Host(written)
     written.write_lines(10)
     host.live = frozenset()
-    host.now += 29 * DAY_S
+    host.passes(29 * DAY_S)
     host.turn()
     assert written.path.read_bytes() == written.all
-    host.now += 2 * DAY_S
+    host.passes(2 * DAY_S)
     host.turn()
     assert list(written.path.parent.iterdir()) == []
 
@@ -215,13 +225,147 @@ def test_on_a_full_disk_archives_go_first_then_old_lines_of_live_runs(written: W
     assert written.held() <= 3 * 8192
 
 
+@contextlib.contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Nothing can be written, whatever was removed."""
+
+    def full(path: Path, body: bytes) -> None:
+        raise OSError(errno.ENOSPC, f"no room for {len(body)} bytes of {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_durably", full)
+        patch.setattr(archives, "write_durably", full)
+        yield
+
+
+@linux
+def test_once_the_disk_is_really_full_room_is_made_all_the_same(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was dropped is found so by the next runner, whether or not it could be written down."""
+    host = Host(written, disk_reserve_bytes=2**20)
+    written.write_lines(20_000)
+    host.turn()
+    host.free = 0
+    with full_disk(monkeypatch):
+        host.turn()
+        assert archives.found(written.log.folder) == []
+        first = window(written.log, 0, 1).first
+        assert len(written.all) - first <= 2 * 8192
+        assert window(written.again(), 0, len(written.all)).data == written.all[first:]
+    host.turn()
+    assert window(written.again(), 0, 1).first == first
+
+
+@linux
+def test_a_log_that_is_cut_on_a_full_disk_is_reset_once_and_keeps_no_other_waiting(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(written, disk_reserve_bytes=2**20)
+    written.write_lines(20_000)
+    host.turn()
+    host.free = 0
+    with full_disk(monkeypatch):
+        written.cut()
+        written.write(b"anew\n")
+        host.turn()
+        host.turn()
+        assert window(written.log, 0, 100).generation == 1
+    host.turn()
+    found = window(written.again(), 0, 100, generation=1)
+    assert (found.generation, found.reset, found.data) == (1, False, b"anew\n")
+
+
+def test_a_log_that_cannot_be_dropped_keeps_no_other_waiting(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [written.path]
+    for name in "abc":
+        paths.append(written.book.folder / f"{name}-1a2b3c" / f"{name}-1a2b3c-1.log")
+        paths[-1].parent.mkdir()
+        paths[-1].write_bytes(b"x")
+    host, tried = Host(written), list[Path]()
+    host.live = frozenset()
+    host.passes(400 * DAY_S)
+
+    def refused(log: RunLog) -> None:
+        tried.append(log.path)
+        raise PermissionError(13, "not yours")
+
+    monkeypatch.setattr(RunLog, "remove", refused)
+    host.turn()
+    assert sorted(tried) == sorted(paths)
+
+
+def test_a_log_that_has_begun_to_be_written_meanwhile_is_not_removed(written: Written) -> None:
+    """Its run started after the look had begun; or nobody knows of it yet."""
+    host = Host(written, disk_reserve_bytes=2**20)
+    written.write_lines(10)
+    host.live = frozenset()
+    host.passes(PACK_AFTER_S / 2)
+    host.turn()
+
+    def starts(_: Path) -> int:
+        host.live = frozenset({RUN})
+        return 0
+
+    host.retention._free = starts  # pyright: ignore[reportPrivateUsage]
+    host.turn()
+    assert written.path.read_bytes() == written.all
+    host.live, host.free = frozenset(), 0
+    host.now = written.path.stat().st_mtime + 1
+    host.retention._free = lambda _: 0  # pyright: ignore[reportPrivateUsage]
+    host.turn()
+    assert written.path.exists()
+    host.passes(retention.FRESH_S)
+    host.turn()
+    assert not written.path.exists()
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_waiting(written: Written) -> None:
+    host = Host(written, archive_bytes=0)
+    written.write_lines(10)
+    host.live = frozenset()
+    host.turn()
+    host.now -= 10 * DAY_S
+    host.elapsed += retention.SWEEP_S
+    host.turn()
+    assert not written.path.exists()
+
+
+def test_a_clock_that_jumps_ahead_is_not_believed_for_a_day(written: Written) -> None:
+    host = Host(written)
+    written.write_lines(10)
+    host.live = frozenset()
+    host.now += 31 * DAY_S
+    host.turn()
+    host.passes(DAY_S - 1)
+    host.turn()
+    assert written.path.exists()
+    host.passes(retention.SWEEP_S)
+    host.turn()
+    assert not written.path.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a script can")
+def test_a_script_does_not_say_how_old_its_log_is(written: Written) -> None:
+    host = Host(written)
+    written.write_lines(10)
+    ahead = host.now + 100 * DAY_S
+    os.utime(written.path, (ahead, ahead))
+    host.live = frozenset()
+    host.passes(31 * DAY_S)
+    host.turn()
+    assert not written.path.exists()
+
+
 def test_a_strange_file_among_the_logs_is_left_alone(written: Written, tmp_path: Path) -> None:
     written.write_lines(10)
     (written.path.parent / "notes.txt").write_text("x")
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to("/etc")
     host = Host(written, disk_reserve_bytes=2**20)
-    host.now += 400 * DAY_S
+    host.passes(400 * DAY_S)
     host.free = 0
     host.turn()
     assert (written.path.parent / "notes.txt").exists()

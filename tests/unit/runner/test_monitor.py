@@ -2,19 +2,23 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from openbell.contracts.limits import Limits, Usage, Watchdogs
-from openbell.contracts.metrics import MOST_RUNS, HostMetrics
+from openbell.contracts.metrics import MOST_RUNS, HostMetrics, RunnerMetrics
 from openbell.contracts.model import ExitReason, StopStep, stop_ladder
 from services.runner.backends.base import BackendLost, NoSuchRun
 from services.runner.monitor import reporter
 from services.runner.monitor.folders import pause
+from services.runner.monitor.host import Machine, busy_percent
 from services.runner.monitor.monitor import KILL, Monitor, Watched
 from services.runner.monitor.samples import Enforced, Reading, Sample
 from services.runner.monitor.traces import Trace
@@ -23,6 +27,9 @@ MB = 1024**2
 START = 1_790_000_000.0
 """By the wall clock."""
 LADDER = stop_ladder(15)
+NOBODY = 2**31 - 1
+"""No process has this number."""
+LIMITS = Limits(memory_mb=512, processes=64)
 
 
 @dataclass
@@ -66,18 +73,26 @@ class Bench:
         os.utime(self.log, (START, START))
         self.watch()
 
-    def watch(self, age_s: float = 0) -> None:
+    def watch(
+        self,
+        age_s: float = 0,
+        pid: int = NOBODY,
+        limits: Limits = LIMITS,
+        *,
+        keeper: bool = False,
+    ) -> None:
         run = Watched(
             strategy_id="s",
             owner="alice",
             folder=self.folder,
             log=self.log,
             heartbeat=self.heartbeat,
-            limits=Limits(memory_mb=512, processes=64),
+            limits=limits,
             watchdogs=self.watchdogs,
             ladder=LADDER,
             started_at=datetime.fromtimestamp(self.wall - age_s, UTC),
-            pid=0,
+            pid=pid,
+            keeper=keeper,
             group=self.group,
             enforced=Enforced(memory=True, processes=True),
         )
@@ -187,6 +202,20 @@ def test_its_end_is_judged_by_the_looks_at_it(bench: Bench) -> None:
     assert found.reason is ExitReason.PROCESS_LIMIT
 
 
+def test_a_refusal_of_long_ago_is_not_why_it_ended_before_the_first_look(bench: Bench) -> None:
+    refused = Usage(refused=7)
+    young = bench.monitor.concluded("s-1", ExitReason.CRASHED, refused)
+    assert young is not None
+    assert young.reason is ExitReason.PROCESS_LIMIT
+    bench.monitor.forget("s-1")
+    bench.watch(age_s=5 * 3600)
+    assert bench.monitor.concluded("s-1", ExitReason.CRASHED, refused) is None
+    short = Usage(refused=7, out_of_memory=1)
+    found = bench.monitor.concluded("s-1", ExitReason.CRASHED, short)
+    assert found is not None
+    assert found.reason is ExitReason.MEMORY_LIMIT
+
+
 def test_quiet_begins_with_its_last_output(tmp_path: Path) -> None:
     bench = Bench(tmp_path, Watchdogs(quiet_s=10))
     bench.look(9)
@@ -205,7 +234,7 @@ def test_dropping_old_lines_is_no_output(bench: Bench) -> None:
     bench.look(5)
     os.utime(bench.log, (bench.wall, bench.wall))
     bench.look(5)
-    assert bench.sample.quiet_s == 11
+    assert bench.sample.quiet_s == 10
 
 
 def test_a_heartbeat_counts_from_its_last_touch(tmp_path: Path) -> None:
@@ -215,7 +244,7 @@ def test_a_heartbeat_counts_from_its_last_touch(tmp_path: Path) -> None:
     bench.heartbeat.touch()
     os.utime(bench.heartbeat, (bench.wall, bench.wall))
     bench.look(1)
-    bench.look(28)
+    bench.look(29)
     assert bench.stops == []
     assert bench.sample.unbeaten_s == 29
     os.utime(bench.heartbeat, (bench.wall, bench.wall))
@@ -230,18 +259,34 @@ def test_a_heartbeat_of_an_earlier_run_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "heartbeat").touch()
     os.utime(tmp_path / "heartbeat", (START - 9000, START - 9000))
     bench = Bench(tmp_path, Watchdogs(heartbeat_s=30))
+    bench.look(1)
     bench.look(29)
     assert bench.sample.unbeaten_s == 29
 
 
-def test_a_run_found_running_is_as_quiet_as_its_file_says(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_a_run_found_running_has_its_whole_time_to_say_something(tmp_path: Path) -> None:
+    """Its files are old, and so is it: perhaps since the whole machine stood still."""
+    bench = Bench(tmp_path, Watchdogs(quiet_s=600, heartbeat_s=700))
     bench.monitor.forget("s-1")
-    os.utime(bench.log, (START - 40, START - 40))
-    bench.watch(age_s=100)
+    os.utime(bench.log, (START - 3600, START - 3600))
+    bench.watch(age_s=4000)
     bench.look(1)
-    assert bench.sample.quiet_s == pytest.approx(41)
-    assert bench.sample.age_s == pytest.approx(101)
+    assert (bench.stops, bench.sample.age_s) == ([], 4001)
+    bench.look(599)
+    assert bench.stops == []
+    bench.look(1)
+    assert [one[3] for one in bench.stops] == ["wrote nothing for 600 s"]
+
+
+def test_a_heartbeat_that_never_came_counts_from_the_first_look(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Watchdogs(heartbeat_s=30))
+    bench.monitor.forget("s-1")
+    bench.watch(age_s=4000)
+    bench.look(29)
+    assert bench.stops == []
+    bench.watch()  # the owner of the runs was lost: that gives it no more time
+    bench.look(1)
+    assert [reason for _, _, reason, _ in bench.stops] == [ExitReason.STALLED]
 
 
 @pytest.mark.parametrize("jump", [3600, -3600])
@@ -254,7 +299,7 @@ def test_a_clock_that_jumps_ends_nothing(tmp_path: Path, jump: float) -> None:
     bench.look()
     bench.wall += jump
     bench.look()
-    assert (bench.sample.quiet_s, bench.sample.unbeaten_s) == (2, 2)
+    assert (bench.sample.quiet_s, bench.sample.unbeaten_s) == (1, 1)
     assert bench.stops == []
 
 
@@ -263,8 +308,8 @@ def test_a_time_ahead_of_now_blinds_nobody(tmp_path: Path) -> None:
     file.touch()
     os.utime(file, (START + 9000, START + 9000))
     trace = Trace()
-    trace.look_at_time(file, 100, START)
-    trace.look_at_time(file, 130, START + 30)
+    trace.look_at_time(file, 100)
+    trace.look_at_time(file, 130)
     assert trace.at == 100
 
 
@@ -272,8 +317,51 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "heartbeat").symlink_to(tmp_path)
     os.utime(tmp_path / "heartbeat", (START, START), follow_symlinks=False)
     trace = Trace()
-    trace.look_at_time(tmp_path / "heartbeat", 100, START + 5)
-    assert trace.at == 95
+    trace.look_at_time(tmp_path / "heartbeat", 100)
+    os.utime(tmp_path, (START, START))
+    trace.look_at_time(tmp_path / "heartbeat", 105)
+    assert trace.at == 100
+
+
+# ---- where a run is read
+
+
+def test_a_run_that_is_not_in_the_group_where_it_is_looked_for_is_watched(bench: Bench) -> None:
+    """Of a warden without groups, say: its processes are there to be counted."""
+    bench.monitor.forget("s-1")
+    bench.group.gone = True
+    bench.watch(pid=os.getpid(), limits=Limits(memory_mb=32, processes=1000))
+    bench.look()
+    assert bench.sample.reading.memory > 32 * MB
+    assert bench.stops == []
+    bench.look()
+    assert [reason for _, _, reason, _ in bench.stops] == [ExitReason.MEMORY_LIMIT]
+
+
+def test_an_empty_group_enforces_nothing(bench: Bench) -> None:
+    bench.monitor.forget("s-1")
+    bench.group.processes = 0
+    bench.watch(pid=os.getpid(), limits=Limits(memory_mb=32, processes=1000))
+    bench.look()
+    bench.look()
+    assert [reason for _, _, reason, _ in bench.stops] == [ExitReason.MEMORY_LIMIT]
+
+
+def test_a_run_whose_group_has_gone_is_not_taken_for_another_of_its_number(bench: Bench) -> None:
+    bench.monitor.forget("s-1")
+    bench.watch(pid=os.getpid())
+    bench.look()
+    bench.group.gone = True
+    bench.look()
+    assert len(bench.monitor.runs["s-1"][1]) == 1
+
+
+def test_a_keeper_is_none_of_the_processes_in_its_group(bench: Bench) -> None:
+    bench.group.processes = 3
+    bench.monitor.forget("s-1")
+    bench.watch(keeper=True)
+    bench.look()
+    assert bench.sample.reading.processes == 2
 
 
 # ---- folders
@@ -295,6 +383,63 @@ def test_a_folder_is_walked_sooner_when_it_grows(
     before: int | None, now: int, since_s: float, took_s: float, wanted: float
 ) -> None:
     assert pause(before, now, since_s, took_s, most=100) == pytest.approx(wanted)
+
+
+# ---- the machine
+
+
+def test_a_machine_is_as_busy_in_whatever_thread_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psutil keeps what it compares with by thread."""
+    spent = [{"user": 0.0, "idle": 100.0}, {"user": 1.0, "idle": 103.0}]
+    looks = iter(spent)
+    times = SimpleNamespace(_asdict=lambda: next(looks))
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
+    machine, told = Machine(tmp_path), list[HostMetrics]()
+    for _ in spent:
+        asked = threading.Thread(target=lambda: told.append(machine.look()))
+        asked.start()
+        asked.join()
+    assert [one.cpu_percent for one in told] == [0, 25]
+
+
+def test_what_guests_use_is_counted_once_and_waiting_is_idle() -> None:
+    now = {"user": 4.0, "idle": 5.0, "iowait": 1.0}
+    assert busy_percent({}, now) == 40
+    assert busy_percent(now, now) == 0
+    assert (
+        busy_percent({**now, "iowait": 3.0}, {**now, "user": 5.0}) == 100
+    )  # the kernel's may fall
+
+
+def test_a_disk_that_tells_nothing_for_once_ends_no_reports(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = psutil.disk_usage, [OSError("stale")]
+
+    def disk_usage(path: str) -> object:
+        if failures:
+            raise failures.pop()
+        return real(path)
+
+    monkeypatch.setattr(psutil, "disk_usage", disk_usage)
+    told: list[RunnerMetrics] = []
+
+    async def scenario() -> None:
+        heard = asyncio.Event()
+
+        async def tell(metrics: RunnerMetrics) -> None:
+            told.append(metrics)
+            heard.set()
+
+        teller = reporter.Reporter("box-1", bench.monitor, tell, tmp_path, every_s=0.01)
+        async with teller.running(), asyncio.timeout(5):
+            await heard.wait()
+
+    asyncio.run(scenario())
+    assert told[0].runner == "box-1"
+    assert failures == []
 
 
 # ---- what is told
@@ -341,10 +486,24 @@ def test_a_processor_gives_nothing_back(bench: Bench) -> None:
     assert told.cpu_percent == 0
 
 
+def test_rates_are_those_of_the_time_between_two_reports(bench: Bench, tmp_path: Path) -> None:
+    told: list[RunnerMetrics] = []
+
+    async def tell(metrics: RunnerMetrics) -> None:
+        told.append(metrics)
+
+    for cpu_s in (0, 5, 5, 5, 5, 5, 5, 5, 5):
+        bench.group.cpu_s = cpu_s
+        bench.look()
+    teller = reporter.Reporter("box-1", bench.monitor, tell, tmp_path, every_s=8)
+    asyncio.run(teller.report())
+    assert [run.cpu_percent for run in told[0].runs] == [62.5]
+
+
 def test_no_message_is_too_large_for_nats(bench: Bench) -> None:
     run = replace(bench.monitor.runs["s-1"][0], strategy_id="s" * 64, owner="o" * 64)
     runs = {f"r{n:016}": (run, seen([1, 2], 10**12)) for n in range(1201)}
-    told = list(reporter.messages("box-1", datetime.now(UTC), HOST, runs))
+    told = list(reporter.messages("box-1", datetime.now(UTC), HOST, runs, 5))
     assert [len(one.runs) for one in told] == [MOST_RUNS, MOST_RUNS, 201]
     assert [(one.part, one.parts) for one in told] == [(1, 3), (2, 3), (3, 3)]
     assert max(len(one.encode()) for one in told) < 300_000
@@ -352,6 +511,6 @@ def test_no_message_is_too_large_for_nats(bench: Bench) -> None:
 
 
 def test_a_runner_without_runs_tells_of_its_machine() -> None:
-    [told] = reporter.messages("box-1", datetime.now(UTC), HOST, {})
+    [told] = reporter.messages("box-1", datetime.now(UTC), HOST, {}, 5)
     assert told.host == HOST
     assert told.subject == "openbell.v1.metrics.box-1"

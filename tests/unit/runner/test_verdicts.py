@@ -8,7 +8,7 @@ import pytest
 from openbell.contracts.limits import Limits, Usage, Watchdogs
 from openbell.contracts.model import ExitReason
 from services.runner.monitor.host import default_memory_mb
-from services.runner.monitor.samples import WATCHED_ONLY, Enforced, Reading, Sample
+from services.runner.monitor.samples import UNCOUNTABLE, WATCHED_ONLY, Enforced, Reading, Sample
 from services.runner.monitor.verdicts import KEPT_S, MB, Verdict, concluded, judge
 
 LIMITS = Limits(memory_mb=512, processes=64, disk_mb=100)
@@ -146,6 +146,9 @@ def test_a_folder_that_holds_too_much() -> None:
     assert verdict([replace(look, folder_bytes=100 * MB)]) is None
     found = verdict([replace(look, folder_bytes=150 * MB)], ENFORCED)
     assert found == Verdict(ExitReason.DISK_LIMIT, "its folder holds 150 MB of 100 MB")
+    found = verdict([replace(look, folder_bytes=UNCOUNTABLE)])
+    told = "its folder holds more folders than can be counted"
+    assert found == Verdict(ExitReason.DISK_LIMIT, told)
 
 
 # ---- watchdogs

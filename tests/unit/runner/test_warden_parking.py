@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.runner.warden import warden as module
-from services.runner.warden.host import End, Identity, Order, Root
+from services.runner.warden.host import Cell, End, Identity, Order, Root, Usage
 from services.runner.warden.journal import Journal
 from services.runner.warden.protocol import (
     Json,
@@ -39,24 +39,44 @@ class Clock:
 
 
 class NoHost:
-    """Remembers what it was told to spawn, and what an earlier warden had spawned."""
+    """Remembers what it was told, and what earlier wardens have left."""
 
     boot_id = "b"
     poll = None
+    untidy = False
+    facts: Mapping[str, object] = {}
+    held: Mapping[str, Cell] = {}
 
     def __init__(self) -> None:
+        self.prepared: dict[str, Order] = {}
         self.spawned: list[str] = []
+        self.forgotten: list[str] = []
+        self.kept: Set[str] | None = None
         self.left: dict[str, Identity] = {}
         self.looks = 0
 
-    def spawn(self, order: Order, /) -> Identity:
+    def prepare(self, order: Order, /) -> None:
         if order.argv[0] == "/missing":
             raise FileNotFoundError(order.argv[0])
-        self.spawned.append(order.run)
+        self.prepared[order.run] = order
+
+    def release(self, run: str, /) -> Identity:
+        if self.prepared.pop(run).argv[0] == "/vanished":
+            raise FileNotFoundError("/vanished")
+        self.spawned.append(run)
         return Identity(100 + len(self.spawned), 7)
 
-    def adopt(self, run: str, main: Identity, /) -> bool:
-        return self.left.get(run) == main
+    def has_keeper(self, run: str, /) -> bool:
+        return False
+
+    def recall(self, run: str, /) -> None:
+        del self.prepared[run]
+
+    def adopt(self, run: str, main: Identity, /) -> End | None:
+        return None if self.left.get(run) == main else End(detail="gone")
+
+    def epitaph(self, run: str, /) -> End | None:
+        return None
 
     def find(self, runs: Set[str], /) -> Mapping[str, Identity]:
         self.looks += 1
@@ -69,6 +89,17 @@ class NoHost:
         return {run: root.known for run, root in roots.items()}
 
     def send(self, run: str, members: Set[Identity], signal: str, /) -> None: ...
+
+    def usage(self, run: str, /) -> Usage:
+        return Usage()
+
+    def forget(self, run: str, /) -> None:
+        self.forgotten.append(run)
+
+    def forget_strangers(self, runs: Set[str], /) -> None:
+        self.kept = set(runs)
+
+    def close(self) -> None: ...
 
 
 class House:
@@ -85,7 +116,7 @@ class House:
         now = time.monotonic()
         runs = recover(self.journal, self.host, now, self.clock)
         self.warden = Warden(self.journal, self.host, runs, self.clock)
-        self.journal.commit()
+        self.warden.commit()
 
     def killed(self) -> None:
         """kill -9: what was not committed is gone."""
@@ -94,7 +125,7 @@ class House:
     def start(
         self, run: str = "a", at: float | None = BELL, epoch: int = 1, argv: str = "x"
     ) -> Json:
-        strategy = run.partition("#")[0]
+        strategy = run.partition("-")[0]
         environment = {"TOKEN": "kite-live-0a1b2c3d"}
         request = Start(run, strategy, epoch, (argv,), "/", environment, "/log", KILL, at)
         return self.warden.start(request)
@@ -130,6 +161,7 @@ def house(tmp_path: Path) -> Generator[House]:
 
 def test_a_start_is_held_until_its_instant_and_written_down_before(house: House):
     assert house.start() == HELD
+    assert list(house.host.prepared) == ["a"]
     assert house.warden.busy
     assert house.turn_at(BELL - 5) == []
     assert house.told() == ["parked"]
@@ -158,12 +190,12 @@ def test_a_held_start_is_repeated_without_effect(house: House):
 
 
 def test_a_strategy_with_a_held_start_gets_no_second_one(house: House):
-    house.start("a#1")
+    house.start("a-1")
     with pytest.raises(RefusedError, match="busy"):
-        house.start("a#2", epoch=2)
+        house.start("a-2", epoch=2)
     house.warden.attend()
     with pytest.raises(RefusedError, match="fenced"):
-        house.start("a#0", epoch=1)
+        house.start("a-0", epoch=1)
 
 
 def test_a_stop_of_a_held_start_is_the_end_of_it(house: House):
@@ -174,6 +206,7 @@ def test_a_stop_of_a_held_start_is_the_end_of_it(house: House):
     assert house.turn_at(BELL) == []
     assert house.told() == ["parked", "exited"]
     assert house.end() == ("stopped_by_user", RECALLED)
+    assert (house.host.prepared, house.host.forgotten) == ({}, ["a"])
     assert not house.warden.busy
     with pytest.raises(RefusedError, match=RECALLED):
         house.start()
@@ -194,6 +227,11 @@ def test_the_next_turn_is_the_instant_and_nothing_is_due_when_nothing_is_held(ho
     assert house.warden.next_turn() == float("inf")
     house.start(at=BELL - 9.75)
     assert 0.2 < house.warden.next_turn() - time.monotonic() <= 0.25
+
+
+def test_a_host_that_has_something_left_to_remove_is_asked_again_soon(house: House):
+    house.host.untidy = True
+    assert house.warden.next_turn() - time.monotonic() <= 0.25
 
 
 def test_of_many_the_earlier_instant_is_first_and_one_instant_goes_as_it_came(house: House):
@@ -221,11 +259,78 @@ def test_those_who_are_stopped_while_others_start_are_not_waited_for(
     assert house.turn_at(BELL) == ["a", "c"]
 
 
+def test_what_cannot_be_prepared_says_so_at_once(house: House):
+    with pytest.raises(RefusedError, match="/missing"):
+        house.start(argv="/missing")
+    house.warden.attend()
+    assert house.told() == ["parked", "exited"]
+    assert house.end() == ("start_failed", "/missing")
+    assert house.host.forgotten == ["a"]
+    assert not house.warden.busy
+
+
 def test_what_cannot_be_executed_at_its_instant_says_so(house: House):
-    house.start(argv="/missing")
+    house.start(argv="/vanished")
     house.start("b")
     assert house.turn_at(BELL) == ["b"]
-    assert house.end() == ("start_failed", "FileNotFoundError: /missing")
+    assert house.end() == ("start_failed", "/vanished")
+    assert house.host.forgotten == ["a"]
+
+
+def test_what_is_left_of_others_is_forgotten_once_what_became_of_them_is_on_disk(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    def full(_file: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    house.start("over")
+    house.start("lives")
+    house.warden.attend()
+    house.host.left = {"lives": Identity(1000, 7)}
+    house.killed()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        house.host.kept = None
+        house.come_up()
+        house.warden.attend()
+        assert house.host.kept is None, "the next warden could not tell how it ended"
+    house.warden.attend()
+    assert house.host.kept == {"lives"}
+    assert house.told("over") == ["parked", "exited"]
+
+
+def test_it_is_calm_when_nothing_is_due_and_nobody_is_on_his_way_out(house: House):
+    assert house.warden.is_calm(1)
+    house.start()
+    assert house.warden.is_calm(9)
+    assert not house.warden.is_calm(11)
+    house.turn_at(BELL)
+    assert house.warden.is_calm(11)
+    house.warden.stop(Stop("a", "stopped_by_user", (("SIGINT", 5.0), *KILL)))
+    assert not house.warden.is_calm(1)
+
+
+@pytest.mark.parametrize("run", ["../a", "A", "a b", "", "a" * 101])
+def test_what_can_name_no_file_and_no_group_is_refused(house: House, run: str):
+    with pytest.raises(RefusedError, match="bad_request"):
+        house.start(run)
+    assert house.host.prepared == {}
+
+
+def test_a_run_is_stopped_when_it_has_lived_as_long_as_it_may(house: House):
+    request = Start("a", "a", 1, ("x",), "/", {}, "/log", KILL, lifetime=60)
+    house.warden.start(request)
+    began = house.journal.of("a")[-1].at
+    house.turn_at(began + 59)
+    assert house.states() == {"a": "running"}
+    house.killed()
+    house.host.left = {"a": Identity(101, 7)}
+    house.come_up()
+    house.turn_at(began + 59)
+    assert house.states() == {"a": "running"}
+    house.turn_at(began + 60)
+    assert house.states() == {"a": "stopping"}
+    assert house.journal.of("a")[-1].reason == "time_limit"
 
 
 def test_what_could_not_be_written_down_is_not_started(
@@ -257,8 +362,8 @@ def test_a_warden_killed_while_holding_says_that_nothing_started(house: House):
     house.come_up()
     assert house.told() == ["parked", "exited"]
     assert house.end() == ("start_failed", DROPPED)
-    assert house.start("a#2", epoch=2) == HELD, "it is tried again"
-    assert house.turn_at(BELL) == ["a#2"]
+    assert house.start("a-2", epoch=2) == HELD, "it is tried again"
+    assert house.turn_at(BELL) == ["a-2"]
 
 
 def test_a_warden_killed_while_it_starts_many_loses_none_and_starts_none_twice(house: House):

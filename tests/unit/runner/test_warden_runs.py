@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.runner.warden.host import End, Identity
+from services.runner.warden.host import End, Identity, Usage
 from services.runner.warden.protocol import Steps
 from services.runner.warden.runs import Run, exit_reason
 
@@ -72,6 +72,30 @@ def test_a_ladder_that_ran_out_without_a_kill_gives_way_to_any():
     assert run.signals(5) == ("SIGTERM",)
 
 
+def test_a_ladder_of_an_earlier_warden_goes_on_where_it_was():
+    """Its first signal was sent: nobody who cleans up is interrupted twice."""
+    run = a_run()
+    run.stop("stopped_by_user", POLITE, now=100, ago=5)
+    assert run.signals(100) == ()
+    assert run.next_at == 102.5
+    assert run.signals(102.5) == ("SIGTERM",)
+    assert run.signals(110) == ("SIGKILL",)
+
+
+def test_a_ladder_whose_next_step_was_due_without_a_warden_gives_it_the_full_wait():
+    run = a_run()
+    run.stop("stopped_by_user", POLITE, now=100, ago=60)
+    assert run.signals(100) == ("SIGTERM",)
+    assert run.signals(107) == ()
+    assert run.signals(107.5) == ("SIGKILL",)
+
+
+def test_a_kill_of_an_earlier_warden_is_sent_again():
+    run = a_run()
+    run.stop("stopped_by_user", HARD, now=100, ago=60)
+    assert run.signals(100) == ("SIGKILL",)
+
+
 def test_what_the_main_process_leaves_behind_is_ended():
     run = a_run()
     run.ended(End(exit_code=0), now=10)
@@ -118,6 +142,11 @@ def test_a_worker_of_a_stop_that_never_kills_is_ended_all_the_same():
         (None, End(detail="unseen"), "lost"),
         ("stopped_by_user", End(exit_code=1), "stopped_by_user"),
         ("stopped_by_user", End(detail="unseen"), "stopped_by_user"),
+        (None, End(detail="no such file", executed=False), "start_failed"),
+        ("stopped_by_user", End(detail="no such file", executed=False), "stopped_by_user"),
+        (None, End(signal="SIGKILL", usage=Usage(out_of_memory=1)), "memory_limit"),
+        (None, End(exit_code=1, usage=Usage(out_of_memory=1)), "memory_limit"),
+        (None, End(exit_code=0, usage=Usage(out_of_memory=1)), "completed"),
     ],
 )
 def test_every_end_has_its_reason(asked: str | None, end: End, reason: str):
