@@ -5,7 +5,20 @@ import sys
 
 from bench.figure import Figure
 
-NAMES = ("start", "bell", "planner", "list", "people", "change", "memory", "boot", "tail", "log")
+NAMES = (
+    "start",
+    "bell",
+    "planner",
+    "list",
+    "people",
+    "change",
+    "memory",
+    "boot",
+    "tail",
+    "log",
+    "stop",
+    "hostile",
+)
 
 
 def main() -> int:

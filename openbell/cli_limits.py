@@ -1,5 +1,6 @@
 """What a strategy's runs may use, and what they were."""
 
+import math
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -77,7 +78,7 @@ def limits(
     given: dict[str, Any] = {
         "memory": memory,
         "processes": processes,
-        "cpus": cpus,
+        "cpus": _finite("--cpus", cpus),
         "cpu-weight": cpu_weight,
         "disk": disk,
         "open-files": open_files,
@@ -85,7 +86,7 @@ def limits(
         "heartbeat": _seconds("--heartbeat", heartbeat),
         "max-runtime": _seconds("--max-runtime", max_runtime),
         "signals": _signals(signals),
-        "grace": grace,
+        "grace": _finite("--grace", grace),
         "restart": restart,
     }
     part = _part({one: value for one, value in given.items() if value is not None}, default or [])
@@ -153,6 +154,13 @@ def _part(given: dict[str, Any], default: list[str]) -> dict[str, Any]:
     return part
 
 
+def _finite(option: str, value: float | None) -> float | None:
+    """JSON has no other numbers."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{option}: write a number")
+    return value
+
+
 def _seconds(option: str, text: str | None) -> float | None:
     if text is None:
         return None
@@ -167,6 +175,8 @@ def _signals(text: str | None) -> list[str] | None:
     if text is None:
         return None
     words = [word.strip().upper() for word in text.split(",") if word.strip()]
+    if not words:
+        raise typer.BadParameter(f"--signals: name some, or {NO_SIGNALS}")
     return [] if words == [NO_SIGNALS.upper()] else [f"SIG{w.removeprefix('SIG')}" for w in words]
 
 
@@ -191,7 +201,9 @@ def _show_policy(answer: dict[str, Any]) -> None:
 
 def _words(option: str, value: Any) -> str:
     if option in {"quiet", "heartbeat", "max-runtime"}:
-        return show_duration(timedelta(seconds=value)) if value is not None else "off"
+        if value is None:
+            return "off"
+        return f"{value:g}s" if value % 1 else show_duration(timedelta(seconds=value))
     if value is None:
         return "by the host's size" if option == "memory" else "no limit"
     if option in {"memory", "disk"}:

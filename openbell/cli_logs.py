@@ -53,6 +53,8 @@ def logs(
     chosen = [option for option, given in wanted.items() if given]
     if len(chosen) > 1:
         raise typer.BadParameter(f"give one of {' and '.join(chosen)}")
+    if as_json and (follow or download is not None or (lines is not None and search is None)):
+        raise typer.BadParameter("--json is not for --follow, --download, or a number of lines")
     if regex and search is None:
         raise typer.BadParameter("--regex says how --search TEXT is meant")
     with client.connect(url) as openbell:
@@ -64,7 +66,7 @@ def logs(
         elif clear:
             _clear(log, yes=yes, as_json=as_json)
         else:
-            _print(log, lines, follow=follow)
+            _print(log, lines, follow=follow, as_json=as_json)
 
 
 class Log:
@@ -80,8 +82,11 @@ class Log:
         return self.openbell.request("GET", self.path, params=self.params | params)
 
 
-def _print(log: Log, lines: int | None, *, follow: bool) -> None:
+def _print(log: Log, lines: int | None, *, follow: bool, as_json: bool) -> None:
     view = log.read(limit=MOST_READ, offset=_tail_bytes(lines))
+    if as_json:
+        show.raw(view)
+        return
     if view["first"] and view["offset"] == view["first"]:
         print(f"(the first {view['first']} bytes were dropped)", file=sys.stderr)
     text = view["content"]

@@ -9,13 +9,16 @@ of a value with several lines also each line of SHORTEST_LINE characters or more
 whatever prints it may put something between them.
 """
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 
 SHORTEST = 4
 SHORTEST_LINE = 8
 STAR = b"*"
 PROBE = 8
+TRIES = 64
+"""So many places are looked at one by one in the time of a pass over the pattern."""
 FEW = 256
 """So many are searched for one by one in the time of a pass over the data."""
 
@@ -97,24 +100,49 @@ def _occurrences(data: bytes, pattern: bytes) -> Iterable[tuple[int, int]]:
 @lru_cache(256)
 def _period(pattern: bytes) -> int:
     """The smallest distance at which the pattern can follow itself."""
-    borders = [0] * len(pattern)
+    return len(pattern) - _borders(pattern)[-1]
+
+
+@lru_cache(16)
+def _borders(pattern: bytes) -> Sequence[int]:
+    """For each byte, how long a prefix ends there that does not begin at the beginning: the prefix
+    function of Knuth, Morris and Pratt.
+    """
+    borders = array("I", bytes(4 * len(pattern)))
     border = 0
     for index in range(1, len(pattern)):
         while border and pattern[index] != pattern[border]:
             border = borders[border - 1]
         border += pattern[index] == pattern[border]
         borders[index] = border
-    return len(pattern) - borders[-1]
+    return borders
 
 
 def _unfinished(data: bytes, pattern: bytes, at_least: int) -> int:
-    """The longest proper prefix of the pattern, of more than `at_least`, that ends the data."""
+    """The longest proper prefix of the pattern, of more than `at_least`, that ends the data; or
+    one that is shorter.
+
+    In time that grows with the pattern alone, also for one that repeats itself.
+    """
     tail = data[max(0, len(data) - len(pattern) + 1) :]
-    probe = pattern[:PROBE]
+    probe, tries = pattern[:PROBE], 0
     start = tail.find(probe)
     while 0 <= start < len(tail) - at_least:
         if pattern.startswith(tail[start:]):
             return len(tail) - start
+        tries += 1
+        if tries >= TRIES:
+            return _prefix_at_end(tail[start:], pattern)
         start = tail.find(probe, start + 1)
     shorter = min(len(probe) - 1, len(tail))
     return next((n for n in range(shorter, at_least, -1) if tail.endswith(pattern[:n])), 0)
+
+
+def _prefix_at_end(data: bytes, pattern: bytes) -> int:
+    """How long the longest prefix of the pattern is that ends the data, which is shorter."""
+    borders, length = _borders(pattern), 0
+    for byte in data:
+        while length and byte != pattern[length]:
+            length = borders[length - 1]
+        length += byte == pattern[length]
+    return length

@@ -94,8 +94,8 @@ class RunnerSettings(BaseModel):
     heartbeat_s: float = Field(default=5, gt=0)
     sample_s: float = Field(default=1, ge=0.1, le=10)
     """How often each run is looked at: whether it keeps to its limits, and is alive."""
-    metrics_s: float = Field(default=5, ge=1, le=60)
-    """How often is told what runs and the host use."""
+    metrics_s: float = Field(default=5, ge=1, le=10)
+    """How often is told what runs and the host use; api believes it for STALE_S of openbell.bus."""
 
 
 class LogSettings(BaseModel):

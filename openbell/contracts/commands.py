@@ -78,6 +78,14 @@ class RetireStrategy(SchedulerCommand):
     stop: bool = False
 
 
+class ForgetOutput(Command[Done]):
+    """Remove from the record of a run what its log said: its last lines, and its headline."""
+
+    service: ClassVar[str] = "scheduler"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
+    run_id: str
+
+
 class PreviewedWindow(Message):
     """A start and its stop, and why they are when they are."""
 

@@ -190,7 +190,7 @@ class RunReported(RunnerEvent):
 
     kind: Literal["run_reported"] = "run_reported"
     run_id: str
-    strategy_id: str
+    strategy_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     epoch: int
     state: RunState
     exit_code: int | None = None

@@ -74,6 +74,7 @@ class RunPolicy(Message):
     stop: StopPolicy = StopPolicy()
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
 
+
 class Usage(Message):
     """What a run has used by its end. None: this host could not tell."""
 

@@ -16,6 +16,8 @@ MOST_READ = 524_288
 """Bytes of one answer."""
 LONGEST_SOUGHT = 200
 MOST_HITS = 500
+SEARCH_WAIT_S = 5.0
+"""How long a search by expression waits for its turn at the most, before its time begins."""
 
 
 class LogCommand(Command[ReplyT], Generic[ReplyT]):
@@ -106,10 +108,13 @@ class LogHits(Message):
 class SearchLog(MaskedLogCommand[LogHits]):
     """The lines that hold this text, or match this expression, newest first.
 
-    Looked for in what would be read: a secret finds nothing. Raises InvalidRequest for an
+    Looked for in what would be read: a secret finds nothing. By expressions a user searches once
+    at a time: the next one waits, SEARCH_WAIT_S at the most. Raises InvalidRequest for an
     expression that is none.
     """
 
+    user: str
+    """Who searches."""
     text: str = Field(min_length=1, max_length=LONGEST_SOUGHT)
     regex: bool = False
     ignore_case: bool = False

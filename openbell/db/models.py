@@ -317,7 +317,8 @@ class Run(SQLModel, table=True):
     skipped: int = 0
     """Due starts that were left out since it still lived."""
     exited_at: datetime | None = moment(nullable=True)
-    exit_code: int | None = None
+    exit_code: int | None = Field(default=None, sa_column=Column(BigInteger))
+    """Of Windows unsigned: 3221225477 is an access violation."""
     signal: str | None = None
     reason: str | None = None
     detail: str | None = None
@@ -327,8 +328,8 @@ class Run(SQLModel, table=True):
     """Of its log, masked; read with its record alone."""
     peak_memory_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))
     cpu_s: float | None = None
-    refused: int = 0
-    out_of_memory: int = 0
+    refused: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    out_of_memory: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
 
     @property
     def live(self) -> bool:

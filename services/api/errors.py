@@ -27,7 +27,12 @@ MOST = 50
 """Fields that are told to be wrong at once."""
 LONGEST = 300
 """Characters of a field's name or of what is wrong with it: both may hold what was sent."""
-LISTS = {"list_type", "tuple_type", "set_type", "frozen_set_type"}
+NAMED = {"literal_error", "enum"}
+PLAINLY = {
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "write a list"),
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "write a whole number"),
+    "model_attributes_type": "write a JSON object",
+}
 DATES = {"skip_dates", "open_dates"}
 PATTERNS = {
     r"^[^\x00-\x1f\x7f]*$": "it may not contain control characters",
@@ -84,6 +89,11 @@ def _field(error: dict[str, Any]) -> dict[str, str]:
     return {"field": (".".join(parts) or place)[:LONGEST], "message": message(error)[:LONGEST]}
 
 
+def shown(name: str) -> str:
+    """A name that was sent, as an answer may hold it: half of a surrogate pair has no UTF-8."""
+    return ascii(name[:64])[1:-1]
+
+
 def message(error: Mapping[str, Any]) -> str:
     """What is wrong, in words for who wrote it, and not for who wrote its validator."""
     kind, loc = error["type"], error["loc"]
@@ -91,8 +101,10 @@ def message(error: Mapping[str, Any]) -> str:
     said = str(error["msg"]).removeprefix("Value error, ")
     if kind.startswith("union_tag"):
         return f"say which kind: {', '.join(KINDS[:-1])} or {KINDS[-1]}"
-    if kind in LISTS:
-        return "write a list"
+    if kind in NAMED:
+        return "write " + context["expected"].replace("'", "")
+    if kind in PLAINLY:
+        return PLAINLY[kind]
     if kind == "greater_than_equal":
         return f"at least {context['ge']:.12g}"
     if kind == "less_than_equal":
@@ -103,8 +115,6 @@ def message(error: Mapping[str, Any]) -> str:
         return "write a date like 2026-12-01"
     if kind == "string_pattern_mismatch":
         return PATTERNS.get(context["pattern"], said)
-    if kind == "model_attributes_type":
-        return "write a JSON object"
     if kind == "json_invalid":
         return f"it is no JSON: {context.get('error', said)}"
     return said

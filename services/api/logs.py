@@ -12,6 +12,7 @@ from openbell.bus import Bus
 from openbell.contracts.errors import LogWithheld, OpenbellError, UnknownRun
 from openbell.contracts.logs import (
     MOST_READ,
+    SEARCH_WAIT_S,
     LogChunk,
     LogHits,
     MaskedLogCommand,
@@ -120,7 +121,7 @@ class Logs:
         def with_secrets(secrets: str) -> SearchLog:
             return command.model_copy(update={"secrets": secrets})
 
-        return await self._ask(run, with_secrets, command.budget_s)
+        return await self._ask(run, with_secrets, SEARCH_WAIT_S + command.budget_s)
 
     async def _ask(
         self, run: Run, command: Callable[[str], MaskedLogCommand[AnswerT]], takes_s: float = 0

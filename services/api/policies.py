@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from openbell.contracts.errors import InvalidRequest
 from openbell.contracts.limits import RunPolicy
 from openbell.contracts.model import RestartPolicy
-from services.api.errors import message
+from services.api.errors import message, shown
 
 Part = Mapping[str, Any]
 """Fields of a policy; null stands for a field's default. What is not named stays."""
@@ -74,7 +74,7 @@ def _merged(kind: type[BaseModel], now: Part, part: Any, place: tuple[str, ...])
         if field is None:
             known = ", ".join(kind.model_fields)
             raise InvalidRequest.of(
-                ".".join((*place, name[:64])), f"there is no such field; there are {known}"
+                ".".join((*place, shown(name))), f"there is no such field; there are {known}"
             )
         section: Any = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from openbell.contracts.errors import InvalidRequest, InvalidSource, TooLarge
+from services.api.errors import shown
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?")
 FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,96}\.py")
@@ -57,7 +58,7 @@ def check_fields(given: Iterable[str]) -> None:
     for name in given:
         if name not in FIELDS:
             raise InvalidRequest.of(
-                name[:64], f"there is no such field; there are {', '.join(FIELDS)}"
+                shown(name), f"there is no such field; there are {', '.join(FIELDS)}"
             )
 
 
@@ -149,7 +150,7 @@ def _values(place: str, names: re.Pattern[str], values: Mapping[str, Any]) -> di
 
 def _value(place: str, names: re.Pattern[str], name: str, value: Any) -> str:
     if not names.fullmatch(name) or name in OURS:
-        raise InvalidRequest.of(f"{place}.{_shown(name)}", "this name cannot be set")
+        raise InvalidRequest.of(f"{place}.{shown(name)}", "this name cannot be set")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InvalidRequest.of(f"{place}.{name}", "write a text or a number")
     try:
@@ -169,7 +170,7 @@ def _removed(names: Sequence[str], *kinds: re.Pattern[str]) -> tuple[str, ...]:
     """Nothing else can be there; and each is told on, in the audit and in events."""
     for name in names:
         if not any(kind.fullmatch(name) for kind in kinds):
-            raise InvalidRequest.of(f"remove.{_shown(name)}", "there can be no such name")
+            raise InvalidRequest.of(f"remove.{shown(name)}", "there can be no such name")
     return tuple(names)
 
 
@@ -179,13 +180,9 @@ def _distinct(given: Given) -> Given:
     for place in ("parameters", "secrets", "uses", "remove"):
         for name in getattr(given, place):
             if name in seen:
-                raise InvalidRequest.of(f"{place}.{_shown(name)}", "this name is given twice")
+                raise InvalidRequest.of(f"{place}.{shown(name)}", "this name is given twice")
             seen.add(name)
     return given
-
-
-def _shown(name: str) -> str:
-    return ascii(name[:64])[1:-1]
 
 
 def new_id(name: str) -> str:

@@ -5,6 +5,7 @@ its epoch. Whoever comes second, in this process or in another scheduler, finds 
 """
 
 from datetime import datetime, timedelta
+from typing import overload
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -69,8 +70,8 @@ class Acts:
     def advance(self, case: Case, run: Run, event: RunReported) -> None:
         run.state = event.state
         if event.state is RunState.PREPARING and event.detail:
-            case.slot.waiting = event.detail
-            self.tell(case, StartDelayed, reason=event.detail)
+            case.slot.waiting = _kept_text(event.detail)
+            self.tell(case, StartDelayed, reason=case.slot.waiting)
         elif event.state is RunState.RUNNING:
             run.started_at = event.at
             case.slot.waiting, case.slot.start_failures = None, 0
@@ -85,7 +86,6 @@ class Acts:
     def _end(self, case: Case, run: Run, event: RunReported) -> None:
         reason = event.reason or ExitReason.LOST
         run.exited_at, run.reason = event.at, reason
-        run.exit_code, run.signal, run.detail = event.exit_code, event.signal, event.detail
         _keep_record(run, event)
         slot = case.slot
         slot.state, slot.runner, slot.waiting = SlotState.FREE, None, None
@@ -109,12 +109,12 @@ class Acts:
             case,
             RunExited,
             reason=reason,
-            exit_code=event.exit_code,
-            signal=event.signal,
-            detail=event.detail,
+            exit_code=run.exit_code,
+            signal=run.signal,
+            detail=run.detail,
             retry_at=slot.retry_at,
             headline=run.headline,
-            usage=event.usage or Usage(),
+            usage=run.usage,
         )
         if after.gave_up:
             self.tell(case, StrategyGaveUp, failures=after.failures)
@@ -404,12 +404,30 @@ class Acts:
 
 
 def _keep_record(run: Run, event: RunReported) -> None:
-    """What it leaves behind. PostgreSQL keeps no NUL in a text."""
+    """What it leaves behind, as far as the database can keep it: what it refused would come again,
+    and no later report would ever be taken.
+    """
     usage = event.usage or Usage()
-    run.headline = event.headline.replace("\0", "") if event.headline else None
+    run.exit_code, run.signal = _kept_number(event.exit_code), _kept_text(event.signal)
+    run.detail, run.headline = _kept_text(event.detail), _kept_text(event.headline)
     run.last_lines = [line.replace("\0", "") for line in event.last_lines]
-    run.peak_memory_bytes, run.cpu_s = usage.peak_memory_bytes, usage.cpu_s
-    run.refused, run.out_of_memory = usage.refused, usage.out_of_memory
+    run.peak_memory_bytes, run.cpu_s = _kept_number(usage.peak_memory_bytes), usage.cpu_s
+    run.refused = _kept_number(usage.refused)
+    run.out_of_memory = _kept_number(usage.out_of_memory)
+
+
+@overload
+def _kept_number(value: int) -> int: ...
+@overload
+def _kept_number(value: int | None) -> int | None: ...
+def _kept_number(value: int | None) -> int | None:
+    """Of 64 bits."""
+    return None if value is None else max(-(2**63), min(value, 2**63 - 1))
+
+
+def _kept_text(value: str | None) -> str | None:
+    """PostgreSQL keeps no NUL."""
+    return value.replace("\0", "") if value else None
 
 
 def _was_live(run: Run | None, at: datetime) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
+from sqlmodel import col, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.bus import RUNNERS, Bus, Stored, StreamState
-from openbell.contracts.base import utc_now
+from openbell.contracts.base import Done, utc_now
 from openbell.contracts.commands import (
+    ForgetOutput,
     PlanStrategy,
     Preview,
     PreviewSchedule,
@@ -35,7 +37,7 @@ from openbell.contracts.events import (
     RunReported,
 )
 from openbell.db.migrate import require_current
-from openbell.db.models import FeedPosition, SchedulerOutbox
+from openbell.db.models import FeedPosition, Run, SchedulerOutbox
 from openbell.db.session import Database
 from openbell.feed import Feed
 from openbell.outbox import Outbox
@@ -159,6 +161,7 @@ class Scheduler:
         async def preview_schedule(command: PreviewSchedule) -> Preview:
             return await preview(command, self._book.ask)
 
+        await self._bus.answer(ForgetOutput, self._forget_output)
         await self._bus.answer(PreviewSchedule, preview_schedule)
         await self._bus.answer(StopStrategies, stop_all)
         await self._bus.answer(StartStrategy, start)
@@ -167,6 +170,12 @@ class Scheduler:
         await self._bus.answer(ResumeStrategy, resume)
         await self._bus.answer(PlanStrategy, plan)
         await self._bus.answer(RetireStrategy, retire)
+
+    async def _forget_output(self, command: ForgetOutput) -> Done:
+        forget = update(Run).where(col(Run.id) == command.run_id)
+        async with self._database.write() as session:
+            await session.exec(forget.values(headline=None, last_lines=[]))
+        return Done()
 
     async def _command(
         self, strategy_id: str, act: Callable[[Slots, str], Awaitable[Settled]]

@@ -122,6 +122,15 @@ def test_an_event_survives_the_wire() -> None:
     assert RUNNER_EVENT.validate_json(up.encode()) == up
 
 
+def test_a_report_that_no_database_could_be_asked_about_is_none() -> None:
+    """PostgreSQL refuses a NUL in a question too; the scheduler passes such a report over."""
+    report = {"kind": "run_reported", "runner": "local", "at": NOW.isoformat(), "epoch": 1}
+    report |= {"run_id": "s-1", "state": "running"}
+    RUNNER_EVENT.validate_json(json.dumps({**report, "strategy_id": "ema-1a2b3c"}))
+    with pytest.raises(ValidationError):
+        RUNNER_EVENT.validate_json(json.dumps({**report, "strategy_id": "s\0"}))
+
+
 def test_bytes_survive_the_wire() -> None:
     data = bytes(range(256)) * 40
     chunk = LogChunk.model_validate({"offset": 0, "next_offset": 1, "size": 2, "data": ""})

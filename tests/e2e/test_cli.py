@@ -93,6 +93,9 @@ def test_logs_are_searched_downloaded_and_cleared(stack: Stack, tmp_path: Path) 
     assert found == "Line 1\nLine 2\n"
     openbell(stack, "logs", "many", "--search", "nothing", code=1)
     assert "give one of" in openbell(stack, "logs", "many", "-f", "--clear", code=2)
+    view = json.loads(openbell(stack, "logs", "many", "--json"))
+    assert (view["next_offset"], view["content"][-8:]) == (view["size"], "Line 29\n")
+    assert "--json is not" in openbell(stack, "logs", "many", "-f", "--json", code=2)
     saved = tmp_path / "many.log.gz"
     assert str(saved) in openbell(stack, "logs", "many", "--download", str(saved)).replace("\n", "")
     assert gzip.decompress(saved.read_bytes()).startswith(b"Line 0\nLine 1\n")

@@ -65,6 +65,9 @@ def test_every_option_sets_its_field(stack: Stack, strategy: str) -> None:
         (("--default", "colour"), "there is no 'colour'"),
         (("--default", "memory", "--memory", "64"), "--memory is given, and --default memory too"),
         (("--quiet", "soon"), "--quiet: write a duration like"),
+        (("--signals", ","), "--signals: name some, or none"),
+        (("--cpus", "nan"), "--cpus: write a number"),
+        (("--grace", "inf"), "--grace: write a number"),
     ],
 )
 def test_wrong_usage_is_told(options: tuple[str, ...], said: str) -> None:
@@ -74,6 +77,11 @@ def test_wrong_usage_is_told(options: tuple[str, ...], said: str) -> None:
 def test_a_refusal_names_its_field(stack: Stack, strategy: str) -> None:
     refused = openbell(stack, "limits", "bounded", "--memory", "7", code=1)
     assert "limits.memory_mb: at least 32" in refused
+
+
+def test_parts_of_a_second_are_told(stack: Stack, strategy: str) -> None:
+    stack.post(f"/python/limits/{strategy}", json={"watchdogs": {"quiet_s": 7.5}})
+    assert "7.5s" in openbell(stack, "limits", "bounded")
 
 
 def test_limits_may_come_with_an_upload(stack: Stack, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.fixtures.stack import Stack, start_one_process
+from tests.fixtures.stack import Stack, eventually, start_one_process
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -351,6 +351,17 @@ def test_the_log_follows_pauses_and_is_plain_text(visit: Visit, stack: Stack) ->
     page.get_by_role("button", name="Follow the newest lines").click()
     expect(state).to_have_text("Following")
 
+    text.evaluate("e => e.scrollTop = 0")
+    expect(state).to_have_text("Paused while you read")
+    with script.open("a") as more:
+        more.writelines(f"{'x' * 10_000}\n" for _ in range(210))
+        more.write("third\n")
+    shown = "e => e.textContent.length"
+    eventually(lambda: text.evaluate(shown) > 2e6 or None, lambda: "the page shows too little")
+    page.get_by_role("button", name="Follow the newest lines").click()
+    eventually(lambda: 0 < text.evaluate(shown) < 1e5 or None, lambda: "the page keeps all of it")
+    expect(state).to_have_text("Following")
+
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     content = gzip.decompress(download.value.path().read_bytes()).decode()
@@ -381,6 +392,10 @@ def test_the_log_is_searched_and_cleared(visit: Visit, stack: Stack) -> None:
     panel.get_by_label("Match case").check()
     expect(panel.locator("#log-count")).to_have_text("0 lines")
     panel.get_by_label("Regular expression").check()
+    visit.provoked = {"422"}
+    panel.get_by_label("Search this log").fill("([")
+    panel.get_by_label("Search this log").press("Enter")
+    expect(panel.locator("#log-count")).to_contain_text("It is no regular expression")
     panel.get_by_label("Search this log").fill("^line 1[0-2]$")
     panel.get_by_label("Search this log").press("Enter")
     expect(panel.locator(".found-line")).to_have_text(["line 12", "line 11", "line 10"])

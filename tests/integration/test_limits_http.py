@@ -80,7 +80,11 @@ def test_what_is_wrong_changes_nothing(stack: Stack, strategy: str) -> None:
     del part["stop"]
     assert refused(stack, strategy, json=part) == {"limits.processes"}
     assert refused(stack, strategy, json=[]) == {"body"}
-    assert refused(stack, strategy, content=b"{") == {"body"}
+    as_json = {"content-type": "application/json"}
+    assert refused(stack, strategy, content=b"{", headers=as_json) == {"body"}
+    half_a_pair = rb'{"limits": {"\ud800": 1}}'
+    wrong = refused(stack, strategy, content=half_a_pair, headers=as_json)
+    assert wrong == {r"limits.\ud800"}
     assert limits(stack, strategy)["policy"] == DEFAULT
     assert stack.http.post(MISSING, json={}).status_code == 404
 
@@ -165,6 +169,13 @@ def test_a_run_that_crashed_leaves_its_record(stack: Stack) -> None:
         )
         assert run["headline"] == ERROR
         assert stack.status(strategy)["reason"] == f"crashed with exit code 1: {ERROR}"
+
+        clear = stack.http.delete(f"/python/logs/{strategy}", params={"run": run["id"]})
+        clear.raise_for_status()
+        cleared = stack.http.get(f"/python/runs/{strategy}/{run['id']}").json()
+        assert (cleared["headline"], cleared["last_lines"]) == (None, [])
+        assert cleared["exited_at"] == run["exited_at"]
+        assert ERROR not in stack.status(strategy)["reason"]
     finally:
         stack.http.delete(f"/python/delete/{strategy}").raise_for_status()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import pytest
 from openbell.contracts.limits import Limits, Watchdogs
 from openbell.contracts.metrics import RunMetrics, RunnerMetrics
 from openbell.contracts.model import ExitReason, RunnerInfo
-from services.runner.monitor import sources
-from services.runner.monitor.folders import MB, STEP, Folders, Walk
+from services.runner.monitor import sources, walk
+from services.runner.monitor.folders import MB, Folders
 from services.runner.monitor.monitor import Monitor, Watched
-from services.runner.monitor.samples import Group, Reading
+from services.runner.monitor.samples import UNCOUNTABLE, Group, Reading
 from services.runner.monitor.sources import Reader
+from services.runner.monitor.walk import LEAST, MOST_DEEP, STEP, Walk
 from tests.fixtures.nats import NatsServer
 from tests.fixtures.stack import eventually
 from tests.unit.runner.test_monitor import HOST
@@ -59,6 +61,7 @@ class Run:
     pid: int
     limits: Limits = Limits()  # noqa: RUF009
     group: Group | None = None
+    keeper: bool = False
 
 
 class Script:
@@ -118,6 +121,21 @@ def test_a_tree_of_processes_is_one_run(script: Callable[..., Script]) -> None:
     assert reading.processes == 3 + 4
     # what three share is counted for each of them, since it is far from the limit
     assert reading.memory > 3 * 40_000_000
+
+
+@posix
+def test_a_keeper_is_none_of_its_strategys_processes(script: Callable[..., Script]) -> None:
+    """The main process of a whole cell; what is orphaned in it becomes its child."""
+    tree = script(FORKING)
+    tree.line()
+    keeper = Run(tree.process.pid, keeper=True)
+    reading = read(Reader(), keeper)
+    assert reading is not None
+    assert reading.processes == 2 + 4
+    assert reading.memory < 3 * 40_000_000
+    for child in psutil.Process(tree.process.pid).children(recursive=True):
+        kill(child)
+    assert read(Reader(), keeper) is None
 
 
 @posix
@@ -285,6 +303,82 @@ def test_a_folder_holds_its_files_once_and_nothing_of_others(tmp_path: Path) -> 
     assert whole(folder) < 3 * MB
     assert whole(tmp_path / "none") == 0
     assert whole(folder / "link") == 0
+
+
+def test_files_without_a_byte_use_up_a_disk_too(tmp_path: Path) -> None:
+    empty = whole(tmp_path)
+    for n in range(100):
+        (tmp_path / str(n)).touch()
+    assert whole(tmp_path) - empty >= 100 * LEAST
+
+
+def deepen(folder: Path, names: list[str]) -> int:
+    """One in another, whatever their path comes to; a descriptor of the last one."""
+    assert sys.platform != "win32"
+    at = os.open(folder, os.O_DIRECTORY)
+    for name in names:
+        os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = below
+    return at
+
+
+@posix
+def test_no_path_is_too_long_to_be_counted(tmp_path: Path) -> None:
+    last = deepen(tmp_path, ["d" * 250] * 20)
+    with open(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=last), "wb") as file:  # noqa: PTH123
+        file.write(bytes(2 * MB))
+    os.close(last)
+    assert whole(tmp_path) > 2 * MB
+    shutil.rmtree(tmp_path / ("d" * 250))
+
+
+@posix
+def test_what_is_too_deep_is_too_large(tmp_path: Path) -> None:
+    os.close(deepen(tmp_path, ["d"] * MOST_DEEP))
+    assert whole(tmp_path) < UNCOUNTABLE
+    shutil.rmtree(tmp_path / "d")
+    os.close(deepen(tmp_path, ["d"] * (MOST_DEEP + 1)))
+    assert whole(tmp_path) == UNCOUNTABLE
+
+
+def test_more_folders_than_can_be_kept_in_mind_are_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "MOST_PENDING", 3)
+    for n in range(3):
+        (tmp_path / str(n)).mkdir()
+    assert whole(tmp_path) < UNCOUNTABLE
+    (tmp_path / "3").mkdir()
+    assert whole(tmp_path) == UNCOUNTABLE
+
+
+def test_names_beyond_those_that_can_be_kept_in_mind_count_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "MOST_LINKED", 1)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(MB))
+        (tmp_path / f"{name}2").hardlink_to(tmp_path / name)
+    assert 3 * MB <= whole(tmp_path) < 4 * MB
+
+
+@posix
+def test_a_folder_that_becomes_a_link_under_way_is_not_followed(tmp_path: Path) -> None:
+    """`a/b` was found, and then `a` leads elsewhere: where there is a `b`, too."""
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    for at in (outside, folder / "a"):
+        (at / "b").mkdir(parents=True)
+    (outside / "b" / "large").write_bytes(bytes(5 * MB))
+    walk = Walk(folder)
+    while not walk.step(1) and not any(place.name == "b" for place in walk._pending):  # pyright: ignore[reportPrivateUsage]
+        pass
+    (folder / "a").rename(folder / "c")
+    (folder / "a").symlink_to(outside)
+    while not walk.step():
+        pass
+    assert walk.bytes < MB
 
 
 @posix

@@ -159,6 +159,41 @@ async def test_what_a_run_leaves_behind_is_kept_and_told(tmp_path: Path) -> None
 
 
 @scenario
+async def test_whatever_a_runner_tells_of_an_end_is_kept_as_far_as_a_database_can(
+    tmp_path: Path,
+) -> None:
+    """Were it refused, the reports that come after it would never be taken."""
+    huge = Usage(peak_memory_bytes=10**30, cpu_s=1.5, refused=2**40, out_of_memory=-(10**30))
+    async with desk(tmp_path, MARKET) as scheduler:
+        await started(scheduler)
+        await scheduler.report(
+            NINE_FIFTEEN,
+            1,
+            RunState.EXITED,
+            reason=ExitReason.CRASHED,
+            exit_code=0xC0000005,
+            signal="SIG\0KILL",
+            detail="an access\0 violation",
+            usage=huge,
+        )
+        run = await scheduler.one(Run)
+        kept = Usage(peak_memory_bytes=2**63 - 1, cpu_s=1.5, refused=2**40, out_of_memory=-(2**63))
+        assert (run.usage, run.exit_code) == (kept, 0xC0000005)
+        assert (run.signal, run.detail) == ("SIGKILL", "an access violation")
+        (told,) = [one for one in await scheduler.told() if "headline" in one]
+        assert (told["usage"], told["detail"]) == (kept.model_dump(), run.detail)
+
+
+@scenario
+async def test_why_a_start_is_not_ready_yet_may_hold_a_nul(tmp_path: Path) -> None:
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        await scheduler.settle(NINE_FIFTEEN)
+        await scheduler.report(NINE_FIFTEEN, 1, RunState.PREPARING, detail="no \0network")
+        assert (await scheduler.one(Slot)).waiting == "no network"
+
+
+@scenario
 async def test_of_an_end_that_nobody_saw_nothing_is_known(tmp_path: Path) -> None:
     async with desk(tmp_path, MARKET) as scheduler:
         await started(scheduler)

@@ -123,7 +123,9 @@ def test_the_command_line_tells_of_runners_and_metrics(quick: Stack, busy: str) 
     assert "CPU (MOST)" in shown
     assert "%" in shown
     assert "MB" in shown
-    assert json.loads(openbell(quick, "metrics", "Busy", "--json"))["points"]
+    told = json.loads(openbell(quick, "metrics", "Busy", "--json"))
+    assert told["points"]
+    assert told["step_s"] == 15  # a row of 60 for its 15 minutes
     assert "nothing in the last 15 minutes" in openbell(quick, "metrics", "Idle")
 
 

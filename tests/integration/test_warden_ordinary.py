@@ -109,7 +109,9 @@ async def everything_works(home: House, client: WardenClient) -> None:
     """Codes, stops, held starts, and what a dead warden leaves."""
     await home.hold(client, "exit 3", time.time() + 0.5, "held")
     await home.run(client, "kill -TERM $$", "term")
-    stopped = await home.run(client, "trap '' INT TERM; setsid sleep 100 & exec sleep 101", "stopped")
+    stopped = await home.run(
+        client, "trap '' INT TERM; setsid sleep 100 & exec sleep 101", "stopped"
+    )
     await client.stop("stopped", "stopped_by_user", QUICK)
     left = await home.run(client, f"(setsid sh -c '{WAITS}' &); exit 5", "left")
     await home.run(client, f"{WAITS}; exit 6", "outlives")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openbell import redaction
 from openbell.contracts.logs import LogChunk
-from openbell.redaction import Mask
+from openbell.redaction import SHORTEST, Mask
 from services.runner import logs as runner_logs
 from services.runner.logs.ranges import Window
 from services.runner.logs.reading import HOLD_S, masked
@@ -30,6 +30,13 @@ def slow(data: bytes, patterns: tuple[bytes, ...]) -> bytes:
         for n in range(len(pattern))
     }
     return bytes(ord("*") if n in hidden else byte for n, byte in enumerate(data))
+
+
+def as_ended(data: bytes, mask: Mask) -> bytes:
+    """What is told of all of an ended log."""
+    half = mask.unfinished(data)
+    told = mask.masked(data)
+    return told if half < SHORTEST else told[:-half] + b"*" * half
 
 
 def read(
@@ -80,7 +87,7 @@ def test_the_pieces_make_the_whole(text: str, values: list[str], sizes: list[int
         assert (chunk.offset, chunk.next_offset) == (offset, offset + len(chunk.data))
         assert chunk.next_offset > offset
         pieces, offset, turn = pieces + chunk.data, chunk.next_offset, turn + 1
-    assert pieces == mask.masked(data)
+    assert pieces == as_ended(data, mask)
 
 
 @given(LETTERS, SECRETS, st.lists(st.integers(1, 9), min_size=1), st.integers(1, 70))
@@ -96,7 +103,7 @@ def test_a_log_that_is_followed_as_it_grows_makes_the_whole(
         seen, offset = seen + chunk.data, chunk.next_offset
     while (chunk := read(data, mask, offset, limit)).data:
         seen, offset = seen + chunk.data, chunk.next_offset
-    assert seen == mask.masked(data)
+    assert seen == as_ended(data, mask)
 
 
 @given(LETTERS, SECRETS, st.integers(-70, 70), st.integers(1, 70))
@@ -105,7 +112,7 @@ def test_any_piece_is_that_piece_of_the_whole(
 ) -> None:
     mask, data = Mask(values), text.encode()
     chunk = read(data, mask, offset, limit)
-    assert chunk.data == mask.masked(data)[chunk.offset : chunk.offset + limit]
+    assert chunk.data == as_ended(data, mask)[chunk.offset : chunk.offset + limit]
     assert chunk.size == len(data)
 
 
@@ -114,8 +121,18 @@ def test_half_a_secret_is_held_back_then_masked_but_never_for_ever() -> None:
     chunk = read(data, mask, 0, 100, live=True)
     assert (chunk.data, chunk.next_offset) == (b"key ", 4)
     assert read(data, mask, 4, 100, live=True, quiet_s=HOLD_S).data == b"*" * 8
-    assert read(data, mask, 4, 100).data == b"kite-tok"
     assert read(data, mask, 8, 100, live=True).next_offset == 8
+
+
+def test_half_a_secret_at_the_end_of_an_ended_log_is_masked(tmp_path: Path) -> None:
+    mask, file = Mask(["kite-token-4711"]), tmp_path / "run.log"
+    assert read(b"key kite-tok", mask, 0, 100).data == b"key " + b"*" * 8
+    assert read(b"key kite-tok", mask, 6, 3).data == b"***"
+    assert read(b"a kit", mask, 0, 100).data == b"a kit"
+    file.write_bytes(b"key kite-tok")
+    assert runner_logs.last_lines(file, mask) == ("key ********",)
+    file.write_bytes(b"a kit")
+    assert runner_logs.last_lines(file, mask) == ("a kit",)
 
 
 @given(LETTERS, SECRETS, st.integers(1, 70), st.integers(1, 9))
@@ -160,8 +177,33 @@ def test_a_value_that_repeats_itself_costs_no_more(secret: str) -> None:
     begun = time.perf_counter()
     mask.masked(b"a" * 500_000)
     mask.masked(b"ab" * 250_000)
-    mask.unfinished(b"a" * 500_000)
+    for log in (b"a" * 500_000, b"ab" * 250_000):
+        mask.unfinished(log)
+        mask.beheaded(log)
     assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_half_of_a_value_that_repeats_itself_costs_no_more(*, turned: bool) -> None:
+    secret, log = "a" * 130_000 + "b" + "a" * 120_000, b"a" * 119_000 + b"c" + b"a" * 130_000
+    mask = Mask([secret[::-1] if turned else secret])
+    begun = time.perf_counter()
+    half = mask.beheaded(log[::-1]) if turned else mask.unfinished(log)
+    assert time.perf_counter() - begun < 1
+    assert half == 130_000
+
+
+@given(st.text("ab", max_size=80), st.text("ab", min_size=4, max_size=40))
+def test_half_of_a_value_is_found_the_same_however_often_it_repeats_itself(
+    text: str, value: str
+) -> None:
+    data, mask = text.encode(), Mask([value])
+    with patch.object(redaction, "TRIES", 1):
+        halves = mask.unfinished(data), mask.beheaded(data)
+    lengths = range(min(len(data), len(value) - 1), 0, -1)
+    begins = (n for n in lengths if value.encode().startswith(data[len(data) - n :]))
+    ends = (n for n in lengths if value.encode().endswith(data[:n]))
+    assert halves == (next(begins, 0), next(ends, 0))
 
 
 def test_values_of_many_lines_cost_no_more() -> None:

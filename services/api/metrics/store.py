@@ -38,8 +38,11 @@ class Series:
         self.added_at = at
 
     def rows(self, since: float, step_s: int, now: float) -> tuple[int, Iterator[Row]]:
-        """The step that is answered, and the rows: none finer than what is kept of that time."""
-        fine = step_s < COARSE_S and since >= now - FINE_S * FINE
+        """The step that is answered, and the rows: none finer than what is kept of that time.
+
+        A caller's 15 minutes ago may be longer by the way to us, and by what its clock is behind.
+        """
+        fine = step_s < COARSE_S and since >= now - FINE_S * FINE - COARSE_S
         ring = self._fine if fine else self._coarse
         step_s = max(1, round(step_s / ring.step_s)) * ring.step_s
         return step_s, merged(ring.rows(since), step_s)

@@ -102,7 +102,8 @@ export class Form {
     if (!root || !place) return false;
     const where = line ? `Line ${line}${column ? `, column ${column}` : ""}` : inner.join(".");
     const text = where ? `${where}: ${message}` : capital(message);
-    write(place, place.textContent ? `${place.textContent}; ${text}` : text);
+    const said = place.textContent ?? "";
+    if (!said.split("; ").includes(text)) write(place, said ? `${said}; ${text}` : text);
     place.hidden = false;
     root.closest("details")?.setAttribute("open", "");
     /** @type {HTMLElement | null} */

@@ -19,7 +19,7 @@ const SECTIONS = {
   stop: ["signals", "grace_s"],
 };
 const DURATIONS = new Set(SECTIONS.watchdogs);
-const DURATION = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?$/;
+const DURATION = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+(?:[.,]\d+)?)s)?$/;
 /** @type {[string, number][]} */
 const UNITS = [["d", 86_400], ["h", 3600], ["m", 60], ["s", 1]];
 /** @type {Record<string, string>} What a host makes of a limit. */
@@ -36,6 +36,8 @@ export class LimitsDialog extends Dialog {
     this.reader = reader;
     this.id = "";
     this.tags = named(this.el, "host");
+    /** @type {Record<string, string>} What was read, as it was filled in. */
+    this.filled = {};
   }
 
   /** @param {Strategy} strategy */
@@ -61,9 +63,15 @@ export class LimitsDialog extends Dialog {
   /** @param {Policy} policy */
   fill(policy) {
     for (const [section, fields] of Object.entries(SECTIONS)) {
-      for (const field of fields) this.control(field).value = shown(field, policy[section][field]);
+      for (const field of fields) this.fillIn(field, shown(field, policy[section][field]));
     }
-    this.control("restart").value = policy.restart;
+    this.fillIn("restart", policy.restart);
+  }
+
+  /** @param {string} field @param {string} text */
+  fillIn(field, text) {
+    this.filled[field] = text;
+    this.control(field).value = text;
   }
 
   /** @param {Told["host"]} host */
@@ -82,13 +90,21 @@ export class LimitsDialog extends Dialog {
     return /** @type {HTMLInputElement | HTMLSelectElement} */ (this.form.elements.namedItem(name));
   }
 
-  /** The whole of it; what is left empty is its default. */
-  async send() {
+  /** @returns {Record<string, any>} A part of a policy. Throws a Problem that names the field. */
+  changed() {
+    const differs = (/** @type {string} */ field) => this.value(field).trim() !== this.filled[field];
     const sections = Object.entries(SECTIONS).map(([section, fields]) => {
-      return [section, Object.fromEntries(fields.map((field) => [field, meant(field, this.value(field).trim())]))];
+      return [section, Object.fromEntries(fields.filter(differs).map((field) => [field, meant(field, this.value(field).trim())]))];
     });
-    const policy = { ...Object.fromEntries(sections), restart: this.value("restart") };
-    const { note } = await post(address("limits", this.id), policy).catch((error) => Promise.reject(atFields(error)));
+    const part = Object.fromEntries(sections.filter(([, fields]) => Object.keys(fields).length));
+    return differs("restart") ? { ...part, restart: this.value("restart") } : part;
+  }
+
+  /** What was changed here: others may have set the rest meanwhile. What is left empty is its default. */
+  async send() {
+    const part = this.changed();
+    if (!Object.keys(part).length) return;
+    const { note } = await post(address("limits", this.id), part).catch((error) => Promise.reject(atFields(error)));
     this.reader.mark(this.id);
     if (note) toast(`${note.charAt(0).toUpperCase()}${note.slice(1)}.`);
   }
@@ -107,13 +123,14 @@ function meant(field, text) {
   if (field === "signals") return signals(text);
   if (DURATIONS.has(field)) return seconds(field, text);
   const number = Number(text.replace(",", "."));
-  if (Number.isNaN(number)) throw wrong(field, "write a number");
+  if (!Number.isFinite(number)) throw wrong(field, "write a number");
   return number;
 }
 
 /** @param {string} text */
 function signals(text) {
   const words = text.toUpperCase().split(/[\s,]+/).filter(Boolean);
+  if (!words.length) throw wrong("signals", "write signals like SIGINT, SIGTERM, or none");
   return words.join() === "NONE" ? [] : words.map((word) => (word.startsWith("SIG") ? word : `SIG${word}`));
 }
 
@@ -121,26 +138,29 @@ function signals(text) {
 function seconds(field, text) {
   const found = DURATION.exec(text.toLowerCase().replaceAll(" ", ""));
   if (!found) throw wrong(field, "write a duration like 90s, 15m or 1h30m");
-  return UNITS.reduce((sum, [, size], n) => sum + size * Number(found[n + 1] ?? 0), 0);
+  return UNITS.reduce((sum, [, size], n) => sum + size * Number(found[n + 1]?.replace(",", ".") ?? 0), 0);
 }
 
 /** @param {number} value */
 function written(value) {
   let left = value;
   const parts = UNITS.map(([unit, size]) => {
-    const count = size === 1 ? left : Math.floor(left / size);
+    const count = size === 1 ? Number(left.toFixed(3)) : Math.floor(left / size);
     left -= count * size;
     return count ? `${count}${unit}` : "";
   });
   return parts.join("") || "0s";
 }
 
-/** @param {unknown} error The server names a field by its place in the document: limits.memory_mb. */
+/** @param {unknown} error The server names a field by its place in the document, limits.memory_mb, and tells seconds. */
 function atFields(error) {
   if (!(error instanceof Problem)) return error;
   const errors = error.errors.map((one) => {
     const [section, ...rest] = one.field.split(".");
-    return section in SECTIONS && rest.length ? { ...one, field: rest[0] } : one;
+    if (!(section in SECTIONS && rest.length)) return one;
+    const [field] = rest;
+    const message = DURATIONS.has(field) ? one.message.replace(/\d+$/, (value) => written(Number(value))) : one.message;
+    return { ...one, field, message };
   });
   const { status, code, retryAfter } = error;
   return new Problem(error.message, errors, { status, code, retryAfter });

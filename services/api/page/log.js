@@ -9,14 +9,12 @@ import { $, element, write } from "./dom.js";
 import { LogSearch } from "./log_search.js";
 import { LogStream } from "./log_stream.js";
 import { complain, toast } from "./messages.js";
-import { capital, isLive, mayEdit, runWords } from "./words.js";
+import { capital, isLive, mayEdit, printed, runWords } from "./words.js";
 
 const TAIL = 65_536; // bytes
 const MOST = 1_000_000; // characters kept in the document; the download has them all
+const MOST_PAUSED = 2_000_000; // while its reader has scrolled back, and nothing is taken from the top
 const BEFORE = 16_384; // bytes that are shown before a line that was found
-
-/** @param {string} text No colours, and each redrawn line on its own. */
-const plain = (text) => text.replace(/\x1b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/\r\n?/g, "\n");
 
 export class LogPanel {
   constructor() {
@@ -108,7 +106,7 @@ export class LogPanel {
   /** @param {Lines} lines */
   take(lines) {
     this.trouble = "";
-    let content = plain(lines.content);
+    let content = printed(lines.content);
     if (lines.offset > (this.offset ?? 0)) {
       const why = lines.offset === lines.first ? "what came before was dropped" : "the download has what came before";
       content = `… ${why}\n${lines.offset === lines.first ? content : content.slice(content.indexOf("\n") + 1)}`;
@@ -124,6 +122,9 @@ export class LogPanel {
     if (this.following) {
       this.trim();
       this.toEnd();
+    } else if (this.length > MOST_PAUSED) {
+      this.stream.close();
+      this.away = true; // whoever goes to the newest line reads anew
     }
     this.showState();
   }
@@ -165,7 +166,7 @@ export class LogPanel {
   showAround(view, offset) {
     const bytes = new TextEncoder().encode(view.content);
     const cut = Math.max(0, offset - view.offset);
-    const text = (/** @type {number} */ from, /** @type {number} [to] */ to) => plain(new TextDecoder().decode(bytes.slice(from, to)));
+    const text = (/** @type {number} */ from, /** @type {number} [to] */ to) => printed(new TextDecoder().decode(bytes.slice(from, to)));
     const rest = text(cut);
     const end = rest.indexOf("\n") < 0 ? rest.length : rest.indexOf("\n");
     const before = text(0, cut);

@@ -2,8 +2,9 @@
 /** Searches a run's log: the newest lines first, each leads to its place. */
 
 /** @import {LogPanel} from "./log.js" */
-import { address, ask, told } from "./api.js";
+import { Problem, address, ask, told } from "./api.js";
 import { $, button, element, write } from "./dom.js";
+import { capital, printed } from "./words.js";
 
 const LIMIT = 100;
 
@@ -73,7 +74,7 @@ export class LogSearch {
       const more = before === null ? {} : { before };
       this.show(await ask(address("logs", this.panel.strategy?.id ?? "", { ...query, ...more }, "search"), { signal }));
     } catch (error) {
-      if (!signal.aborted) write($("log-count"), told(error));
+      if (!signal.aborted) write($("log-count"), why(error));
     }
   }
 
@@ -84,7 +85,7 @@ export class LogSearch {
     this.found += hits.length;
     for (const hit of hits) {
       const item = element("li", "");
-      item.append(button("found-line", hit.line || " ", () => this.panel.showAt(hit.offset)));
+      item.append(button("found-line", printed(hit.line) || " ", () => this.panel.showAt(hit.offset)));
       list.append(item);
     }
     if (before !== null) {
@@ -97,4 +98,10 @@ export class LogSearch {
     const told = [lines, before !== null ? (cut ? "the time was over" : "there may be more") : "", passed ? `${passed} took too long` : ""];
     write($("log-count"), told.filter(Boolean).join(", "));
   }
+}
+
+/** @param {unknown} error One field can be wrong, and it is the one above. */
+function why(error) {
+  const [wrong] = error instanceof Problem ? error.errors : [];
+  return capital(wrong ? wrong.message : told(error));
 }

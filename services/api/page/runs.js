@@ -6,7 +6,7 @@ import { address, ask, told } from "./api.js";
 import { Dialog } from "./dialog.js";
 import { $, element, find, hint, named, write } from "./dom.js";
 import { brief, exact, stamp } from "./time.js";
-import { capital, endWords, hasFailed, plain, runDetail } from "./words.js";
+import { capital, endWords, hasFailed, plain, printed, runDetail } from "./words.js";
 
 /** @typedef {Run & {last_lines: ?string[]}} Record What is left of a run. */
 
@@ -116,8 +116,9 @@ export class RunsDialog extends Dialog {
 
   /** @param {string} none @param {string[]} lines */
   showTail(none, lines) {
-    write(this.parts.tail, lines.join("\n"));
+    write(this.parts.tail, printed(lines.join("\n")));
     this.parts.tail.hidden = !lines.length;
+    this.parts.tail.scrollTop = this.parts.tail.scrollHeight; // the end tells most
     write(this.parts.notail, lines.length ? "The last lines of its log" : capital(none));
   }
 

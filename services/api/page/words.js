@@ -12,6 +12,9 @@ export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 /** @param {string} name As programs write it. */
 export const plain = (name) => name.replaceAll("_", " ");
 
+/** @param {string} text What a strategy has printed: no colours, and each redrawn line on its own. */
+export const printed = (text) => text.replace(/\x1b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/\r\n?/g, "\n");
+
 /** @type {Record<string, string>} What was done, by the name of its route; the others' names tell it. */
 const ACTIONS = {
   login: "Sign in",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from openbell.contracts.commands import ForgetOutput
 from openbell.contracts.logs import LONGEST_SOUGHT, MOST_HITS, MOST_READ, ClearLog, SearchLog
 from openbell.contracts.model import Scope
 from services.api.access import Editing, Reading, on_strategy
@@ -119,6 +120,7 @@ async def search_log(
     command = SearchLog(
         strategy_id=row.strategy_id,
         run_id=row.id,
+        user=act.caller.user,
         text=text,
         regex=regex,
         ignore_case=ignore_case,
@@ -161,11 +163,15 @@ async def clear_log(
     api: Api,
     run: Annotated[str, Query(description="A run's id.")],
 ) -> Cleared:
-    """All that it holds until now is gone for good. A run that lives goes on writing."""
+    """All that it holds until now is gone for good, and what the run's record tells of it. A run
+    that lives goes on writing.
+    """
     row = await api.store.run(act.id, run)
     async with api.requesting(act):
         command = ClearLog(strategy_id=row.strategy_id, run_id=row.id)
+        await api.bus.request(ForgetOutput(run_id=row.id))  # also if its log is gone by now
         await api.bus.request(command, row.runner, timeout_s=CLEAR_S)
+    api.board.mark(act.id)
     await api.audit.write([entry(act, on=act.on, before={"run": row.id})])
     note = "it goes on: what it writes from now on is kept" if row.live else None
     return Cleared(run_id=row.id, note=note)

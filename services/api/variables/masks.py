@@ -18,7 +18,7 @@ MOST_KNOWN = 256
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Every secret that a run of a strategy may ever have had."""
+    """Every secret that a run of a strategy may have had, but for what the vault has forgotten."""
 
     version: str
     values: tuple[str, ...]

@@ -14,9 +14,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from openbell.contracts.errors import InvalidRequest
-from openbell.contracts.logs import MOST_READ, LogChunk, LogHit, LogHits, ReadLog, SearchLog
+from openbell.contracts.logs import (
+    MOST_READ,
+    SEARCH_WAIT_S,
+    LogChunk,
+    LogHit,
+    LogHits,
+    ReadLog,
+    SearchLog,
+)
 from services.runner.logs.matcher import lines_backwards
 from services.runner.logs.reading import Reader
 from services.runner.logs.secrets import Hidden, Secrets
@@ -25,7 +34,6 @@ LONGEST_LINE = 1000
 """Characters that are told of a line."""
 MOST_TOLD = 384 * 1024
 """Bytes that are told of all lines: what a message holds."""
-AT_ONCE = 2
 MATCHER = Path(__file__).with_name("matcher.py")
 
 Span = tuple[int, int]
@@ -78,11 +86,12 @@ class Searches:
     def __init__(self, reader: Reader, secrets: Secrets) -> None:
         self._reader = reader
         self._secrets = secrets
-        self._matchers = asyncio.Semaphore(AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Of each user who searches by an expression: one keeps no other waiting."""
 
     async def search(self, command: SearchLog) -> LogHits:
         """Raises UnknownRun, LogWithheld, InvalidRequest."""
-        deadline = asyncio.get_running_loop().time() + command.budget_s
+        loop = asyncio.get_running_loop()
         hidden = await self._secrets.of(command.run_id, command.secrets)
         scan = Scan(room=command.limit, before=command.before)
         end = await asyncio.to_thread(self._block, command, hidden, scan)
@@ -90,7 +99,8 @@ class Searches:
         scan.generation, scan.first = end.generation, end.first
         cut_short = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline), self._finder(command) as find:
+            async with asyncio.timeout(SEARCH_WAIT_S) as limit, self._finder(command) as find:
+                limit.reschedule(loop.time() + command.budget_s)
                 await self._scan(command, hidden, scan, find)
                 cut_short = False
         return LogHits(
@@ -144,7 +154,8 @@ class Searches:
 
             yield find
             return
-        async with self._matchers, _matching(command) as find_by_expression:
+        turn = self._turns.setdefault(command.user, asyncio.Lock())
+        async with turn, _matching(command) as find_by_expression:
             yield find_by_expression
 
 

@@ -48,11 +48,7 @@ class Reader:
     def read(self, runs: Mapping[str, Run]) -> dict[str, Reading]:
         """All runs of which something is there."""
         told = self._told(runs)
-        readings = {
-            run_id: whole
-            for run_id, used in told.items()
-            if (whole := _whole(used))
-        }
+        readings = {run_id: whole for run_id, used in told.items() if (whole := _whole(used))}
         counted = told.keys() - readings.keys()
         self._trees = {run_id: self._trees.get(run_id) or _Tree() for run_id in counted}
         if counted:

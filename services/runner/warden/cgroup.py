@@ -57,7 +57,7 @@ class Group:
         with ExitStack() as undo:
             found: list[int] = []
             for folder in cgroup_files.distinct(self.folders):
-                found.append(os.open(f"{folder}/{mover}", os.O_WRONLY | os.O_CLOEXEC))
+                found.append(os.open(f"{folder}/{mover}", os.O_WRONLY))
                 undo.callback(os.close, found[-1])
             undo.pop_all()
         return found

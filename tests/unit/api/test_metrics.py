@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic import ValidationError
 
+from openbell.bus import STALE_S
 from openbell.contracts.errors import UnknownStrategy
 from openbell.contracts.metrics import HostMetrics, RunMetrics, RunnerMetrics
 from openbell.contracts.model import Role, RunnerInfo, Scope
 from openbell.identity import Caller
+from openbell.settings import RunnerSettings
 from services.api.metrics.listener import Metrics
 from services.api.metrics.ring import COLUMNS, Ring, Row, merged
 from services.api.metrics.runners import Runners
@@ -126,7 +129,9 @@ def test_fifteen_minutes_are_fine_and_a_day_is_not() -> None:
     assert (step, len(list(rows))) == (5, 180)
     step, rows = series.rows(end - 900, 30, end)
     assert (step, len(list(rows))) == (30, 31 if (end - 900) % 30 else 30)
-    step, rows = series.rows(end - 901, 5, end)
+    step, rows = series.rows(end - 960, 15, end)  # a caller's 15 minutes ago, by its own clock
+    assert (step, len(list(rows))) == (15, 61)
+    step, rows = series.rows(end - 961, 5, end)
     assert step == 60
     step, rows = series.rows(0, 5, end)
     found = list(rows)
@@ -257,6 +262,12 @@ def test_a_runner_without_a_heartbeat_is_not_alive(runners: Runners, clock: Time
     assert (seen.alive, seen.runs, seen.host) == (False, 0, None)
     runners.heard("box-1", info("box-1"))
     assert runners.views(ADMIN)[0].alive
+
+
+def test_a_runner_tells_before_what_it_told_is_stale() -> None:
+    assert RunnerSettings(metrics_s=10).metrics_s < STALE_S
+    with pytest.raises(ValidationError):
+        RunnerSettings(metrics_s=10.1)
 
 
 def test_a_farewell_is_heard_at_once(runners: Runners) -> None:

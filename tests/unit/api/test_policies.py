@@ -78,6 +78,7 @@ def test_what_is_answered_may_be_sent_again() -> None:
         ({"limits": 7}, "limits"),
         ({"limits": []}, "limits"),
         ({"stop": {"signals": ["\ud800"]}}, "body"),
+        ({"limits": {"\ud800": 1}}, r"limits.\ud800"),
     ],
 )
 def test_what_is_wrong_is_told_at_its_field(part: Any, field: str) -> None:

@@ -12,6 +12,10 @@ from services.runner.logs import headline, last_lines
 SCRIPTS = {
     "an exception": ("raise ValueError('no price')", "ValueError: no price"),
     "of a function": ("def f():\n  return 1 / 0\nf()", "ZeroDivisionError: division by zero"),
+    "in colours": (
+        "raise SystemExit('\\x1b[1;31mno price\\x1b[0m')",
+        "no price",
+    ),
     "without a message": ("raise LookupError", "LookupError"),
     "of a module's class": (
         "import json\njson.loads('{')",

@@ -305,16 +305,16 @@ def test_a_log_that_has_begun_to_be_written_meanwhile_is_not_removed(written: Wr
     host.passes(PACK_AFTER_S / 2)
     host.turn()
 
+    starting = [frozenset({RUN})]
+
     def starts(_: Path) -> int:
-        host.live = frozenset({RUN})
+        host.live = starting.pop() if starting else frozenset()
         return 0
 
     host.retention._free = starts  # pyright: ignore[reportPrivateUsage]
     host.turn()
     assert written.path.read_bytes() == written.all
-    host.live, host.free = frozenset(), 0
     host.now = written.path.stat().st_mtime + 1
-    host.retention._free = lambda _: 0  # pyright: ignore[reportPrivateUsage]
     host.turn()
     assert written.path.exists()
     host.passes(retention.FRESH_S)

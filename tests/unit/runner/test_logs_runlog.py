@@ -1,20 +1,25 @@
 """No byte of a log is lost or told twice, wherever it lies, and whenever its keeper is killed."""
 
+import asyncio
 import gzip
 import sys
 from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbell.contracts.errors import ServiceUnavailable
+from openbell.contracts.logs import ClearLog
+from openbell.settings import Settings
 from services.runner.logs import archives, files, holes, ranges, runlog
 from services.runner.logs.archives import Archive
 from services.runner.logs.ranges import parts, window
 from services.runner.logs.runlog import RunLog
+from services.runner.logs.service import RunLogs
 from tests.fixtures.logs import RUN, STRATEGY, Written
 
 BLOCK = holes.BLOCK
@@ -181,6 +186,32 @@ def test_clearing_a_live_log_drops_all_until_then_and_offsets_go_on(written: Wri
     written.write_lines(3000)
     archive_all(written.log, 0)
     assert whole(written.again()) == (size, written.all[size:])
+
+
+def test_clearing_a_log_that_is_wholly_archived_removes_the_archives(written: Written) -> None:
+    written.write(b"secret-of-old\n" * 1000)
+    while written.log.archive(0, align=1):
+        pass
+    assert written.log.forget_file()
+    written.log.drop()
+    assert list(written.path.parent.iterdir()) == []
+
+
+def test_nothing_is_said_to_be_cleared_before_it_is_known_what_runs(
+    tmp_path: Path,
+) -> None:
+    live: set[str] | None = None
+    settings = Settings(home=tmp_path)
+    written = Written(settings.logs)
+    written.write(b"all of it\n")
+    written.close()
+    logs = RunLogs(settings, cast("Any", None), cast("Any", None), lambda: live)
+    clear = ClearLog(strategy_id=STRATEGY, run_id=RUN)
+    with pytest.raises(ServiceUnavailable):
+        asyncio.run(logs.clear(clear))
+    live = set()
+    asyncio.run(logs.clear(clear))
+    assert list(written.path.parent.iterdir()) == []
 
 
 def test_where_no_hole_can_be_punched_what_is_cleared_is_erased(

@@ -78,8 +78,6 @@ class Bench:
         age_s: float = 0,
         pid: int = NOBODY,
         limits: Limits = LIMITS,
-        *,
-        keeper: bool = False,
     ) -> None:
         run = Watched(
             strategy_id="s",
@@ -92,7 +90,6 @@ class Bench:
             ladder=LADDER,
             started_at=datetime.fromtimestamp(self.wall - age_s, UTC),
             pid=pid,
-            keeper=keeper,
             group=self.group,
             enforced=Enforced(memory=True, processes=True),
         )
@@ -354,14 +351,6 @@ def test_a_run_whose_group_has_gone_is_not_taken_for_another_of_its_number(bench
     bench.group.gone = True
     bench.look()
     assert len(bench.monitor.runs["s-1"][1]) == 1
-
-
-def test_a_keeper_is_none_of_the_processes_in_its_group(bench: Bench) -> None:
-    bench.group.processes = 3
-    bench.monitor.forget("s-1")
-    bench.watch(keeper=True)
-    bench.look()
-    assert bench.sample.reading.processes == 2
 
 
 # ---- folders

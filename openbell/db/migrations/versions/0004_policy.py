@@ -35,7 +35,9 @@ def upgrade() -> None:
     op.add_column("run", sa.Column("peak_memory_bytes", sa.BigInteger(), nullable=True))
     op.add_column("run", sa.Column("cpu_s", sa.Float(), nullable=True))
     for name in ("refused", "out_of_memory"):
-        op.add_column("run", sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
+        op.add_column("run", sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
+    with op.batch_alter_table("run") as run:
+        run.alter_column("exit_code", existing_type=sa.Integer(), type_=sa.BigInteger())
     op.drop_index("ix_run_strategy_id", "run")
     op.create_index("ix_run_strategy_id", "run", ["strategy_id", "epoch"], unique=False)
 
