@@ -14,9 +14,9 @@ INTERPRETER = $(shell $(PYTHON) -c 'import sys; print(sys._base_executable or sy
 UV ?= $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
 # What no database is used by; the rest of these folders is run with PostgreSQL, too.
-WITHOUT_DATABASE := $(patsubst %,--ignore tests/integration/test_%.py,bell bus examples supervisor warden)
+WITHOUT_DATABASE := $(patsubst %,--ignore tests/integration/test_%.py,bell bus cell examples hostile hostile_probes monitor monitor_cells monitor_groups supervisor warden warden_deaths warden_held warden_ordinary warden_stops warden_upgrade warden_wire)
 # What kills services, NATS and processes, and looks at what is left.
-FAULTS := $(patsubst %,tests/integration/test_%.py,kill two_schedulers outbox warden stopping)
+FAULTS := $(patsubst %,tests/integration/test_%.py,kill two_schedulers outbox stopping upgrade_runner warden warden_deaths warden_held warden_upgrade)
 
 .PHONY: setup up test test-all test-cgroup2 fault soak check format bench lock schemas wheel clean
 
@@ -25,11 +25,12 @@ setup: $(VENV)/.installed
 up: setup
 	@exec $(BIN)/openbell up $(ARGS)
 
+# As many files at one time as there are processors.
 test: setup
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile -m "not cgroup2" $(ARGS)
 
 test-all: test
-	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest tests/integration tests/e2e $(WITHOUT_DATABASE) $(ARGS)
+	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest -n auto --dist loadfile -m "not cgroup2" tests/integration tests/e2e $(WITHOUT_DATABASE) $(ARGS)
 
 # Limits on a real cgroup v2 kernel, in a machine that QEMU emulates.
 test-cgroup2: setup
@@ -37,11 +38,11 @@ test-cgroup2: setup
 
 fault: setup
 	@$(PY) -m pytest $(FAULTS) $(ARGS)
-	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest $(filter-out %_warden.py,$(FAULTS)) $(ARGS)
+	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest $(foreach one,$(FAULTS),$(if $(findstring warden,$(one)),,$(one))) $(ARGS)
 
 # Strategies that start, crash and stop at random for minutes: nothing may grow.
 soak: setup
-	@$(PY) -m tests.soak $(ARGS)
+	@$(PY) -m tests.soak $(or $(ARGS),--minutes 10)
 
 check: setup
 	@$(BIN)/ruff format --check .

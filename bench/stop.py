@@ -5,8 +5,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +24,10 @@ ROUNDS = 30
 SEVERAL = 200
 DEAF, GRACE_S = 5, 4
 LISTS = 400
+PERCENTILES: dict[str, Callable[[Sequence[float]], float]] = {
+    "p50": median,
+    "p95": partial(percentile, percent=95),
+}
 COOPERATIVE = """\
 import time
 try:
@@ -64,7 +69,7 @@ def _one(stack: Stack, folder: Path) -> Iterator[Figure]:
         bare.append(_bare(folder, 1))
         _start(stack, [strategy])
         hosted.append(_stop(stack, strategy))
-    for name, of in (("p50", median), ("p95", lambda seconds: percentile(seconds, 95))):
+    for name, of in PERCENTILES.items():
         yield Figure(f"stop, {name}", of(hosted) * 1e3, of(bare) * 1e3, "ms", 2)
 
 
@@ -100,7 +105,7 @@ def _at_once(stack: Stack, folder: Path) -> Iterator[Figure]:
     _start(stack, [*ids, deaf])
     with ThreadPoolExecutor(SEVERAL + 1) as pool:
         stack.http.post(f"/python/stop/{deaf}").raise_for_status()
-        each = [found for found in pool.map(lambda one: _try(stack, one), ids) if found]
+        each = [found for found in pool.map(partial(_try, stack), ids) if found]
     print(f"     of {SEVERAL} at once: first {min(each):.2f} s, p50 {median(each):.2f} s")
     unconfirmed = SEVERAL - len(each)
     yield Figure(f"of {SEVERAL} stops at once, unconfirmed, + 1", unconfirmed + 1, 1, "", 1)

@@ -92,6 +92,19 @@ with open("full", "wb") as file:
     time.sleep(600)
 """
 )
+DEEP = (
+    GUARD
+    + """
+for _ in range(40):
+    os.mkdir("deeper" * 40)
+    os.chdir("deeper" * 40)
+with open("full", "wb") as file:
+    for _ in range(256):
+        file.write(b"x" * (1 << 20))
+time.sleep(600)
+"""
+)
+"""A file whose path is longer than a path may be."""
 SCRATCH = (
     GUARD
     + """
@@ -142,7 +155,7 @@ os.wait()
 print("away", flush=True)
 """
 )
-"""A child in a session of its own, and a daemon that has nothing of the run's in its environment."""
+"""A child in a session of its own, and a daemon with nothing of its run in its environment."""
 ESCAPED_AND_STAYING = ESCAPED + "time.sleep(600)\n"
 FROZEN = (
     GUARD
@@ -189,12 +202,10 @@ time.sleep(600)
 PLANTED = (
     GUARD
     + """
-import glob, shutil
-for trap in glob.glob("*") + [".openbell-heartbeat"]:
-    shutil.rmtree(trap) if os.path.isdir(trap) and not os.path.islink(trap) else None
-    os.path.lexists(trap) and os.unlink(trap)
 kind, pid = os.environ["KIND"], os.environ["RUNNER"]
 for trap in ("script.py", ".openbell-heartbeat", f"script.{pid}.draft"):
+    if os.path.lexists(trap):
+        os.rename(trap, f"{trap}.{time.time_ns()}")
     if kind == "link":
         os.symlink("/etc/shadow", trap)
     elif kind == "pipe":

@@ -41,6 +41,7 @@ READV = {"x86_64": 310, "aarch64": 270}
 
 libc = ctypes.CDLL(None, use_errno=True)
 PROBES: dict[str, Callable[[], object]] = {}
+pipes_of_ours: set[int] = set()
 
 
 class KeptOut(Exception):
@@ -58,6 +59,19 @@ def checked(result: int) -> int:
     return result
 
 
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def processes(proc: Path) -> set[int]:
+    return {int(name) for name in names(proc) if name.isdigit()}
+
+
+def first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)
+
+
 def mount(source: str, target: str, kind: str, flags: int = 0) -> None:
     checked(libc.mount(source.encode(), target.encode(), kind.encode(), flags, None))
 
@@ -68,7 +82,7 @@ def mount(source: str, target: str, kind: str, flags: int = 0) -> None:
 @probe
 def see_others() -> object:
     mine = {os.getpid(), os.getppid(), KEEPER}
-    others = {int(name) for name in os.listdir("/proc") if name.isdigit()} - mine
+    others = processes(Path("/proc")) - mine
     if others:
         return sorted(others)
     raise KeptOut("alone")
@@ -76,15 +90,10 @@ def see_others() -> object:
 
 def of_keeper(what: str) -> Callable[[], object]:
     def tried() -> object:
-        path = f"/proc/{KEEPER}/{what}"
+        path = Path(f"/proc/{KEEPER}/{what}")
         if what in {"cwd", "root", "exe"}:
-            return os.readlink(path)
-        if what == "fd":
-            return os.listdir(path)
-        with open(path, "rb") as file:
-            if what == "mem":
-                return file.read(1)
-            return len(file.read())
+            return path.readlink()
+        return names(path) if what == "fd" else first_byte(path)
 
     return tried
 
@@ -126,10 +135,10 @@ def read_memory_of_keeper() -> object:
 
 @probe
 def hold_a_descriptor_of_the_wardens() -> object:
-    held = {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2}
-    pipes = {fd for fd in held if fd not in OURS and Path(f"/proc/self/fd/{fd}").exists()}
-    if pipes:
-        return {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in pipes}
+    held = {int(name) for name in names(Path("/proc/self/fd"))} - {0, 1, 2} - pipes_of_ours
+    found = {fd: link for fd in held if (link := Path(f"/proc/self/fd/{fd}")).is_symlink()}
+    if found:
+        return {fd: link.readlink() for fd, link in found.items()}
     raise KeptOut("none")
 
 
@@ -137,14 +146,14 @@ def hold_a_descriptor_of_the_wardens() -> object:
 
 
 for whose, path in PLACES["files"].items():
-    PROBES[f"read {whose}"] = lambda path=path: (
-        os.listdir(path) if Path(path).is_dir() else Path(path).open("rb").read(1)
+    PROBES[f"read {whose}"] = lambda path=Path(path): (
+        names(path) if path.is_dir() else first_byte(path)
     )
 
 
 @probe
 def list_other_strategies() -> object:
-    others = set(os.listdir(HOME / "strategies")) - {os.environ["STRATEGY_ID"]}
+    others = names(HOME / "strategies") - {os.environ["STRATEGY_ID"]}
     if others:
         return sorted(others)
     raise KeptOut("alone")
@@ -152,7 +161,7 @@ def list_other_strategies() -> object:
 
 @probe
 def list_home() -> object:
-    others = set(os.listdir(HOME)) - {"strategies"}
+    others = names(HOME) - {"strategies"}
     if others:
         return sorted(others)
     raise KeptOut("empty")
@@ -246,9 +255,7 @@ def hidden_sockets() -> object:
 
 @probe
 def capabilities() -> object:
-    told = dict(
-        line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines()
-    )
+    told = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
     held = {name: told[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
     if any(int(mask, 16) for mask in held.values()) or told["NoNewPrivs"] != "1":
         return held
@@ -269,7 +276,11 @@ def join_groups() -> object:
 def setuid_program() -> object:
     """`su` is root's by its file's mode, and asks for no password of root's."""
     done = subprocess.run(
-        ["/bin/su", "-c", "id -u"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        ["/bin/su", "-c", "id -u"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if done.stdout.strip() == "0":
         return done.stdout
@@ -278,7 +289,9 @@ def setuid_program() -> object:
 
 @probe
 def mount_program() -> object:
-    done = subprocess.run(["/bin/mount", "-t", "tmpfs", "none", "."], capture_output=True)
+    done = subprocess.run(
+        ["/bin/mount", "-t", "tmpfs", "none", "."], capture_output=True, check=False
+    )
     if done.returncode == 0:
         return done.stdout
     raise KeptOut("refused")
@@ -349,7 +362,7 @@ def packets_of_others() -> object:
 
 @probe
 def groups_of_the_host() -> object:
-    return os.listdir("/sys/fs/cgroup")
+    return names(Path("/sys/fs/cgroup"))
 
 
 # ---- a user namespace of its own: where that is to be had at all, it is of no use
@@ -384,7 +397,7 @@ def nested_root_uncovers_the_host() -> object:
 
     def uncover() -> object:
         checked(libc.umount2(b"/", 2))
-        return os.listdir("/")
+        return names(Path("/"))
 
     return in_user_namespace(CLONE_NEWNS, uncover)
 
@@ -433,7 +446,7 @@ def nested_root_sees_processes() -> object:
             return see_fewer(status)
         with suppress(OSError):
             mount("none", "proc", "proc")
-            os._exit(len([name for name in os.listdir("proc") if name.isdigit()]))
+            os._exit(len(processes(Path("proc"))))
         os._exit(0)
 
     return in_user_namespace(CLONE_NEWNS | CLONE_NEWPID, look)
@@ -451,8 +464,7 @@ def verdict(tried: Callable[[], object]) -> str:
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        global OURS  # noqa: PLW0603 - of this process alone
-        OURS = {tell, told}
+        pipes_of_ours.update((tell, told))
         signal.alarm(2 * SECONDS)
         os.write(tell, outcome(tried).encode())
         os._exit(0)
@@ -461,9 +473,6 @@ def verdict(tried: Callable[[], object]) -> str:
         text = said.read()
     os.waitpid(child, 0)
     return text or "ended"
-
-
-OURS: set[int] = set()
 
 
 def outcome(tried: Callable[[], object]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.hostile import CAP_BYTES, Ground
+from tests.fixtures.logs import disk_bytes
 from tests.fixtures.processes import main_of, members
 from tests.fixtures.stack import eventually
 from tests.hostile import attacks
@@ -39,9 +40,7 @@ ENDINGS = {
         {"processes": 64},
         ("pids_limit",),
     ),
-    "memory": Ending(
-        attacks.MEMORY, "memory_limit", "64 MB", {"memory_mb": 64}, ("memory_limit",)
-    ),
+    "memory": Ending(attacks.MEMORY, "memory_limit", "64 MB", {"memory_mb": 64}, ("memory_limit",)),
     "memory of children": Ending(
         attacks.MEMORY_OF_CHILDREN, "memory_limit", "128 MB", {"memory_mb": 128}, ("memory_limit",)
     ),
@@ -52,10 +51,11 @@ ENDINGS = {
         attacks.DESCRIPTORS, "crashed", "Too many open files", {"open_files": 128}
     ),
     "disk": Ending(attacks.DISK, "disk_limit", "of 32 MB", {"disk_mb": 32}),
+    "disk, deep": Ending(attacks.DEEP, "disk_limit", "of 32 MB", {"disk_mb": 32}),
     "scratch": Ending(
         attacks.SCRATCH, "memory_limit", "64 MB", {"memory_mb": 64}, ("memory_limit", "namespaces")
     ),
-    "scratch with memory": Ending(
+    "scratch, with memory": Ending(
         attacks.SCRATCH, "crashed", "No space left", {"memory_mb": 1024}, ("namespaces",)
     ),
 }
@@ -66,7 +66,9 @@ def test_who_takes_more_than_its_share_is_ended(ground: Ground, name: str) -> No
     attack = ENDINGS[name]
     ground.needs(*attack.needs)
     with ground.at_peace():
-        strategy = ground.start(attack.source, name, limits={"limits": attack.limits})
+        strategy = ground.start(
+            attack.source, name.replace(",", ""), limits={"limits": attack.limits}
+        )
         run = ground.ended(strategy)
     assert (run["reason"], run["state"]) == (attack.reason, "exited"), run
     assert attack.told in ground.stack.status(strategy)["reason"]
@@ -200,8 +202,8 @@ def test_a_log_of_four_terabytes_of_nothing_keeps_nobody_busy(ground: Ground) ->
 def is_capped(ground: Ground, strategy: str) -> None:
     log = log_of(ground, strategy)
     eventually(
-        lambda: log.stat().st_blocks * 512 < CAP_BYTES + 2 * MB or None,
-        lambda: f"{log} takes up {log.stat().st_blocks * 512 // MB} MB",
+        lambda: disk_bytes(log) < CAP_BYTES + 2 * MB or None,
+        lambda: f"{log} takes up {disk_bytes(log) // MB} MB",
     )
 
 

@@ -270,7 +270,9 @@ class Warden:
         now = time.monotonic()
         for pid, end in self._host.ended():
             run = self._mains.pop(pid, None)
-            if run is not None:
+            if run is not None and self._host.has_keeper(run.run):
+                self._over(run, end)  # nobody outlives a keeper: there is nothing to look for
+            elif run is not None:
                 run.ended(end, now)
             if run is not None or any(run.dying for run in self._runs.values()):
                 self._look_at = now
