@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 Openbell does not answ
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -358,7 +359,7 @@ def doctor(
     """Tell what this installation and this host can do."""
     from openbell import doctor as doctors
 
-    checks = doctors.examine((home or Path()).resolve())
+    checks = doctors.examine((home or Path(os.environ.get("OPENBELL_HOME", ""))).resolve())
     if smoke:
         checks += doctors.smoke()
     show.checks(checks, as_json=as_json)

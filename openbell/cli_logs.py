@@ -1,5 +1,6 @@
 """The command line: what strategies print."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,10 +139,20 @@ def _search(
 
 
 def _download(log: Log, file: Path) -> None:
-    size = 0
-    with file.open("wb") as out:
-        for piece in log.openbell.export(f"{log.path}/download", log.params):
-            size += out.write(piece)
+    """Whole or not at all: what was there by this name stays, until all of it has come."""
+    draft = file.with_name(f".{file.name}.part")
+    try:
+        with draft.open("wb") as out:
+            size = sum(
+                out.write(piece)
+                for piece in log.openbell.export(f"{log.path}/download", log.params)
+            )
+        draft.replace(file)
+    except OSError as error:
+        raise client.Refused(f"{file}: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
     print(f"{file}: {size} bytes")
 
 

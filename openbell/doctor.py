@@ -121,7 +121,7 @@ def _host() -> Check:
 
 def _limits() -> Check:
     """What a runner that is started like this could do; one that runs may be started otherwise."""
-    ask = [sys.executable, "-m", "services.runner.probe"]
+    ask = [sys.executable, "-P", "-m", "services.runner.probe"]
     try:
         done = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=PROBE_S)
     except subprocess.TimeoutExpired:
@@ -214,7 +214,7 @@ class _Events:
 def _openbell(home: Path) -> Generator[client.Client]:
     base = getattr(sys, "_base_executable", None) or sys.executable
     process = subprocess.Popen(
-        [sys.executable, "-m", "openbell", "up", "--home", str(home), "--port", "0"],
+        [sys.executable, "-P", "-m", "openbell", "up", "--home", str(home), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -75,6 +75,10 @@ class UnknownRun(OpenbellError):
     status = 404
 
 
+class LogGone(UnknownRun):
+    """The log of this run is not there any more."""
+
+
 class NoSuchPage(OpenbellError):
     """There is nothing at this address."""
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field
 
 from openbell.bus import Bus
-from openbell.contracts.errors import LogWithheld, OpenbellError, UnknownRun
+from openbell.contracts.errors import LogGone, LogWithheld, OpenbellError, UnknownRun
 from openbell.contracts.logs import (
     MOST_READ,
     SEARCH_WAIT_S,
@@ -109,9 +109,9 @@ class Logs:
 
         try:
             return await self._ask(run, command)
-        except UnknownRun:
+        except UnknownRun as error:
             if not run.live:
-                raise
+                raise _gone(error) from error
             await asyncio.sleep(max(0, min(deadline - loop.time(), RETRY_S)))
             return LogChunk(offset=0, next_offset=0, size=0, data=b"")
 
@@ -200,3 +200,8 @@ def search_view(run: Run, found: LogHits) -> SearchView:
 def _with_log(run: Run, told: tuple[int, int] | None) -> RunWithLog:
     size, first = told or (None, None)
     return RunWithLog(**run_view(run).model_dump(), log_size=size, log_first=first)
+
+
+def _gone(error: UnknownRun) -> LogGone:
+    why = "it was cleared, or dropped for its age or its size, or the run never wrote one"
+    return LogGone(f"{error.detail}: {why}")

@@ -11,7 +11,7 @@ from openbell import sealing
 from openbell.bus import Bus
 from openbell.contracts.base import utc_now
 from openbell.contracts.commands import GetRunEnvironment, RunVariables, StartRun
-from openbell.contracts.errors import OpenbellError, ServiceUnavailable
+from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RunnerCameUp, RunReported
 from openbell.contracts.model import ExitReason, RunState
 from openbell.redaction import NOTHING_TO_HIDE, Mask
@@ -74,17 +74,30 @@ class Reports:
             if run_id not in self._masks and run_id not in self._learning:
                 task = asyncio.create_task(self._learn(run_id, epoch))
                 self._learning[run_id] = task
-                task.add_done_callback(lambda _, run_id=run_id: self._learning.pop(run_id, None))
+                task.add_done_callback(lambda task, run_id=run_id: self._learned_it(run_id, task))
+
+    def _learned_it(self, run_id: str, task: asyncio.Task[None]) -> None:
+        if self._learning.get(run_id) is task:
+            del self._learning[run_id]
 
     def forget(self, run_id: str) -> None:
         self._masks.pop(run_id, None)
-        if learning := self._learning.pop(run_id, None):
-            learning.cancel()
+        self._stop_learning(run_id)
 
     async def close(self) -> None:
-        for learning in tuple(self._learning.values()):
-            learning.cancel()
-        await asyncio.gather(*self._learning.values(), return_exceptions=True)
+        learning = [
+            task for run_id in tuple(self._learning) if (task := self._stop_learning(run_id))
+        ]
+        await asyncio.gather(*learning, return_exceptions=True)
+
+    def _stop_learning(self, run_id: str) -> asyncio.Task[None] | None:
+        """Until Python 3.12 a cancellation is lost that meets an answer: so it also looks whether
+        it is still wanted.
+        """
+        task = self._learning.pop(run_id, None)
+        if task is not None:
+            task.cancel()
+        return task
 
     # ---- reports
 
@@ -170,10 +183,8 @@ class Reports:
         run_id = observation.run_id
         self.learn([(run_id, observation.epoch)])
         learning = self._learning.get(run_id)
-        if learning is not None:
-            await asyncio.wait([learning], timeout=LEARN_S)
-            learning.cancel()
-        if run_id not in self._masks:
+        if learning is not None and not (await asyncio.wait([learning], timeout=LEARN_S))[0]:
+            self._stop_learning(run_id)
             log.warning(
                 "the last lines of a run are withheld: its secrets are not known", run=run_id
             )
@@ -181,11 +192,13 @@ class Reports:
 
     async def _learn(self, run_id: str, epoch: int) -> None:
         """As often as who has it is away."""
-        while True:
+        while self._learning.get(run_id) is asyncio.current_task():
             try:
                 self.hide(run_id, await self.variables(run_id, epoch))
             except ServiceUnavailable:
                 await asyncio.sleep(RETRY_S)
+            except UnknownRun:
+                return  # it was known to have ended before we were there
             except OpenbellError as error:
                 log.warning("a run's secrets are not told", run=run_id, reason=error.detail)
                 return

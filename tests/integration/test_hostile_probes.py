@@ -61,7 +61,7 @@ KEPT_OUT: dict[str, set[str]] = {
     "nested_root_raises_its_limits": NOT_PERMITTED | {"no limits there"},
     "nested_root_sees_processes": {"alone"} | NOT_PERMITTED,
 }
-KEEPER = {f"keeper_{what}" for what in ("environ", "mem", "maps", "fd", "cwd", "root", "exe")}
+OF_KEEPER = ("environ", "mem", "maps", "fd", "cwd", "root", "exe")
 OTHERS = ("warden", "runner", "sibling", "stranger")
 READ_ONLY = (
     *("/", "/usr/lib", "/etc", "/etc/passwd", "/dev", "/proc/sys/kernel/core_pattern"),
@@ -69,7 +69,7 @@ READ_ONLY = (
 )
 EXPECTED: dict[str, set[str]] = {
     **KEPT_OUT,
-    **dict.fromkeys(KEEPER, NOT_PERMITTED),
+    **{f"keeper_{what}": NOT_PERMITTED for what in OF_KEEPER},
     **{f"environ_of_{whose}": ABSENT for whose in OTHERS},
     **{f"signal_{whose}": ABSENT for whose in OTHERS},
     **{f"read {path}": ABSENT for path in (*HIDDEN, "sibling", "stranger")},

@@ -130,7 +130,13 @@ class Retention:
         return excess
 
     def _hold(self, live: Set[str]) -> None:
-        self._held = {run: held for run, held in self._held.items() if run in live}
+        cap = self._settings.cap_bytes
+        self._held = {
+            run: held
+            for run, held in self._held.items()
+            # What it wrote last, faster than it could be archived, is archived all the same.
+            if run in live or _held_bytes(held) > cap
+        }
         for run_id in live:
             if run_id not in self._held:
                 with contextlib.suppress(UnknownRun, OSError):
@@ -157,6 +163,14 @@ class Retention:
             return False
 
     async def _sweep(self) -> None:
+        """What is beyond its cap is archived before anything is dropped: as it lies there, it could
+        take up all that its strategy may.
+        """
+        for path in await asyncio.to_thread(self._beyond_cap) if self.punches else []:
+            with contextlib.suppress(UnknownRun):
+                beyond = self._book.of(path.parent.name, path.stem)
+                while await asyncio.to_thread(self._archive_excess, beyond):
+                    pass
         for path in await asyncio.to_thread(self._unpacked):
             while await asyncio.to_thread(self._pack, path):
                 pass
@@ -186,6 +200,16 @@ class Retention:
         """Asked anew before each step: a run may have started meanwhile."""
         live = self._live()
         return live is None or run_id in live
+
+    def _beyond_cap(self) -> list[Path]:
+        """Logs of ended runs, that were ended or killed before all of it could be archived."""
+        found: list[Path] = []
+        for path in self._book.folder.glob(f"*/*{LOG}"):
+            with contextlib.suppress(OSError):
+                held = getattr(path.lstat(), "st_blocks", 0) * 512
+                if held > self._settings.cap_bytes and not self._may_write(path.stem):
+                    found.append(path)
+        return found
 
     def _unpacked(self) -> list[Path]:
         """Logs of ended runs that are worth archiving."""

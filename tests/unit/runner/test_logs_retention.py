@@ -83,6 +83,28 @@ def test_a_live_log_is_kept_at_its_cap_and_whole(written: Written) -> None:
 
 
 @linux
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_flood_that_ends_before_it_is_archived_loses_nothing(
+    written: Written, *, restarted: bool
+) -> None:
+    """As it lay there it took up more than its strategy may: all of it was dropped."""
+    host = Host(written, archive_bytes=3 * CAP)
+    host.turn()
+    written.write_lines(20_000)
+    assert written.held() > 3 * CAP
+    host.live = frozenset()
+    if restarted:
+        written.again()
+        host = Host(written, archive_bytes=3 * CAP)
+        host.live = frozenset()
+    host.passes(retention.SWEEP_S)
+    host.turn()
+    assert written.held() <= CAP + 16 * 1024
+    found = window(written.log, 0, len(written.all))
+    assert (found.first, found.data) == (0, written.all)
+
+
+@linux
 def test_after_a_restart_the_cap_holds_as_before(written: Written) -> None:
     written.write_lines(20_000)
     Host(written).turn()
