@@ -100,7 +100,15 @@ def test_logs_are_searched_downloaded_and_cleared(stack: Stack, tmp_path: Path) 
     assert str(saved) in openbell(stack, "logs", "many", "--download", str(saved)).replace("\n", "")
     assert gzip.decompress(saved.read_bytes()).startswith(b"Line 0\nLine 1\n")
     assert "is cleared" in openbell(stack, "logs", "many", "--clear", "--yes")
-    assert "There is no such run" in openbell(stack, "logs", "many", code=1)
+    gone = openbell(stack, "logs", "many", code=1)
+    assert "not there any more" in gone
+    assert "it was cleared" in gone
+    again = openbell(stack, "logs", "many", "--download", str(saved), code=1)
+    assert "not there any more" in again
+    assert gzip.decompress(saved.read_bytes()).startswith(b"Line 0\n"), "the earlier one stays"
+    assert list(saved.parent.glob(".*.part")) == []
+    nowhere = openbell(stack, "logs", "many", "--download", "/nonexistent/x.gz", code=1)
+    assert "Traceback" not in nowhere
     openbell(stack, "delete", "many")
 
 

@@ -197,7 +197,7 @@ def test_people(stack: Stack, tmp_path: Path) -> None:
     }
     assert listed["eve"]["role"] == "trader"
     assert openbell(stack, "user", "role", "EVE", "viewer") == "eve: viewer\n"
-    assert "admin', 'trader' or 'viewer" in openbell(stack, "user", "role", "eve", "x", code=1)
+    assert "write admin, trader or viewer" in openbell(stack, "user", "role", "eve", "x", code=1)
     assert f"{stack.url}/join#" in openbell(stack, "user", "reset-password", "eve")
     assert "a password for eve" in openbell(stack, "user", "links")
     assert openbell(stack, "user", "disable", "eve") == "eve: disabled\n"

@@ -229,7 +229,7 @@ def test_a_capped_log_is_read_searched_downloaded_and_cleared(capped: Stack) -> 
     (run,) = capped.http.get(f"/python/runs/{talker.id}").json()
     assert (run["log_size"], run["log_first"]) == (len(wanted) + 6, len(wanted))
     capped.http.delete(f"/python/logs/{talker.id}", params={"run": talker.run}).raise_for_status()
-    assert talker.get().json()["code"] == "unknown_run"
+    assert talker.get().json()["code"] == "log_gone"
     assert list(talker.file.parent.iterdir()) == []
     audit = capped.http.get("/auth/audit", params={"action": "clear_log"}).json()["entries"]
     assert [one["outcome"] for one in audit] == ["done", "requested"] * 2
