@@ -618,7 +618,9 @@ def test_one_strategy_that_cannot_be_stopped_keeps_no_other_running(
                  WHERE id = 'broken'""",
             )
             async with working(tmp_path, bus, reconcile_s=60):
-                answer = await bus.request(StopStrategies(strategy_ids=("s", "broken", "t")))
+                # The log of the defect, with all of its frames, takes seconds on a busy host.
+                stop_all = StopStrategies(strategy_ids=("s", "broken", "t"))
+                answer = await bus.request(stop_all, timeout_s=60)
             assert answer.strategy_ids == ("broken",)
             stopped = {slot.strategy_id: slot.intent for slot in await known.rows(Slot)}
             assert stopped == {"s": "stop", "t": "stop"}
