@@ -246,7 +246,18 @@ async def _matching(command: SearchLog) -> AsyncGenerator[Find]:
             )
         yield find
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        to.close()
-        await process.wait()
+        await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Kills it, and is cancelled, by a time limit or a caller who left, only once it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    assert process.stdin is not None
+    process.stdin.close()
+    gone = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.shield(gone)
+    except asyncio.CancelledError:
+        await gone
+        raise

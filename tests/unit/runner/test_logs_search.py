@@ -111,6 +111,35 @@ def test_a_line_that_takes_for_ever_is_passed_over(written: Written) -> None:
     assert (lines(found), found.passed_over, found.cut_short) == (["aaa"], 1, False)
 
 
+def test_a_search_that_is_cancelled_as_it_ends_leaves_no_process(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written.write(b"up\n")
+    processes: list[asyncio.subprocess.Process] = []
+    ending, go_on = asyncio.Event(), asyncio.Event()
+    wait = asyncio.subprocess.Process.wait
+
+    async def held(process: asyncio.subprocess.Process) -> int:
+        processes.append(process)
+        ending.set()
+        await go_on.wait()
+        return await wait(process)
+
+    async def scenario() -> None:
+        searches = Searches(written.reader(KEY), known(KEY))
+        searching = asyncio.ensure_future(searches.search(sought("up", regex=True)))
+        await ending.wait()
+        searching.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await searching
+        assert [process.returncode for process in processes] == [-signal.SIGKILL]
+
+    monkeypatch.setattr(asyncio.subprocess.Process, "wait", held)
+    asyncio.run(scenario())
+
+
 def test_a_search_ends_when_its_time_is_over_and_says_where_to_go_on(written: Written) -> None:
     """The loop is free all the while, and the child is gone afterwards."""
     written.write((b"a" * 60 + b"!\n") * 500 + b"aaa\n")
