@@ -20,6 +20,10 @@ from openbell.db.session import Database
 
 BATCH = 256
 RETRY_S = 1.0
+TIDY_S = 0.25
+"""How long what is published stays, so that no change waits for the deletion of its own event, and
+many events are deleted at once.
+"""
 
 log = structlog.get_logger()
 
@@ -27,9 +31,10 @@ log = structlog.get_logger()
 class Outbox:
     """The outbox of one service. Nothing acknowledged lacks its event, whatever is killed when.
 
-    The publisher deletes a row only after the stream has confirmed it. Killed in between, it
-    publishes the row again, and the stream drops the second copy by its id. What the stream will
-    never take is dropped with an error in the log: all others would wait behind it for ever.
+    The publisher deletes rows only after the stream has confirmed them, a moment later. Killed in
+    between, it publishes them again, and the stream drops the second copy by its id. What the
+    stream will never take is dropped with an error in the log: all others would wait behind it for
+    ever.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class Outbox:
         self._database = database
         self._bus = bus
         self._wake = asyncio.Event()
+        self._published: set[str] = set()
+        """Of which the rows are not deleted yet."""
 
     def add(self, session: AsyncSession, event: Event) -> None:
         session.add(
@@ -60,14 +67,12 @@ class Outbox:
             await asyncio.gather(task, return_exceptions=True)
             with contextlib.suppress(ServiceUnavailable):
                 await self._publish_all()
+            await self._tidy()
 
     async def _publish_forever(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S):
-                    await self._wake.wait()
-            self._wake.clear()
             try:
+                await self._wait()
                 await self._publish_all()
             except ServiceUnavailable as error:
                 log.warning("events wait in the outbox", reason=error.detail)
@@ -76,18 +81,38 @@ class Outbox:
                 log.exception("the outbox was not read; it is tried again")
                 await asyncio.sleep(RETRY_S)
 
+    async def _wait(self) -> None:
+        """For an event; or for long enough without any."""
+        try:
+            async with asyncio.timeout(TIDY_S if self._published else RETRY_S):
+                await self._wake.wait()
+        except TimeoutError:
+            await self._tidy()
+        self._wake.clear()
+
     async def _publish_all(self) -> None:
-        while rows := await self._oldest():
+        more = True
+        while more:
+            rows = await self._oldest()
             by_strategy: defaultdict[str, list[Any]] = defaultdict(list)
             for row in rows:
                 _, strategy_id, _ = Event.parts(row.subject)
                 by_strategy[strategy_id].append(row)
             await asyncio.gather(*(self._publish(group) for group in by_strategy.values()))
-            async with self._database.write() as session:
-                # not by `id`: SQLite gives it again once the table is empty, and another
-                # publisher may have emptied it meanwhile
-                published = col(self._table.message_id).in_([row.message_id for row in rows])
-                await session.exec(delete(self._table).where(published))
+            self._published.update(row.message_id for row in rows)
+            more = len(rows) == BATCH
+            if len(self._published) >= BATCH:
+                await self._tidy()
+
+    async def _tidy(self) -> None:
+        if not self._published:
+            return
+        # not by `id`: SQLite gives it again once the table is empty, and another publisher may
+        # have emptied it meanwhile
+        published = col(self._table.message_id).in_(self._published)
+        async with self._database.write() as session:
+            await session.exec(delete(self._table).where(published))
+        self._published.clear()
 
     async def _publish(self, rows: Sequence[Any]) -> None:
         """One after the other: no event of a strategy overtakes an earlier one."""
@@ -99,5 +124,6 @@ class Outbox:
 
     async def _oldest(self) -> Sequence[Any]:
         async with self._database.read() as session:
-            query = select(self._table).order_by(col(self._table.id)).limit(BATCH)
+            left = col(self._table.message_id).not_in(self._published)
+            query = select(self._table).where(left).order_by(col(self._table.id)).limit(BATCH)
             return (await session.exec(query)).all()

@@ -74,6 +74,11 @@ class ExitReason(StrEnum):
     FENCED = "fenced"
 
     @property
+    def decided(self) -> bool:
+        """The scheduler would have it so: only it gives this reason."""
+        return self in _DECIDED
+
+    @property
     def failed(self) -> bool:
         """The restart policy decides what follows, with a back-off."""
         return self in _FAILURES
@@ -89,6 +94,7 @@ class ExitReason(StrEnum):
         return self in {ExitReason.COMPLETED, ExitReason.TIME_LIMIT}
 
 
+_DECIDED = {ExitReason.STOPPED_BY_USER, ExitReason.STOPPED_BY_SCHEDULE, ExitReason.FENCED}
 _FAILURES = {
     ExitReason.CRASHED,
     ExitReason.KILLED,

@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.contracts.base import utc_now
 from openbell.contracts.errors import OpenbellError
+from openbell.db.group_commit import GroupCommit
 from openbell.db.models import AuditEntry
 from openbell.db.session import Database, all_rows
 from services.api.acts import Act, StrategyAct
@@ -17,6 +18,8 @@ from services.api.acts import Act, StrategyAct
 DONE, REQUESTED = "done", "requested"
 CANCELLED, FAILED = "cancelled", "failed"
 """Who asked did not wait for the end; something broke. It may be done all the same."""
+TOGETHER = 100
+"""Writes that share a transaction."""
 LOOK_S = 600.0
 """An admin who follows a stranger's log looks once, not once a second."""
 MOST_LOOKS = 10_000
@@ -71,20 +74,22 @@ class Audit:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._writes = GroupCommit(self._write, TOGETHER)
         self._looks: dict[tuple[str, str, str], float] = {}
 
     async def write(self, entries: Sequence[AuditEntry]) -> None:
         """Written even if the request is cancelled meanwhile: what it tells of has happened."""
-        writing = asyncio.ensure_future(self._write(entries))
+        writing = asyncio.ensure_future(self._writes.add(entries))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
             await asyncio.wait([writing])
             raise
 
-    async def _write(self, entries: Sequence[AuditEntry]) -> None:
+    async def _write(self, several: Sequence[Sequence[AuditEntry]]) -> Sequence[None]:
         async with self._database.write() as session:
-            session.add_all(entries)
+            session.add_all(entry for entries in several for entry in entries)
+        return [None] * len(several)
 
     @contextlib.asynccontextmanager
     async def requesting(self, act: Act, on: Sequence[On | None]) -> AsyncGenerator[None]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import defer
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -187,6 +187,8 @@ class Board:
     async def _renamed(self, session: AsyncSession, accounts: Iterable[str]) -> set[str]:
         """What is shown with an earlier name of its owner."""
         owners = [account for account in accounts if self._owned.get(account)]
+        if not owners:
+            return set()
         named = select(col(User.id), col(User.name)).where(col(User.id).in_(owners))
         return {
             id_
@@ -227,6 +229,12 @@ def _encode(view: StrategyView, access: Access) -> bytes:
 
 
 async def _rows(session: AsyncSession, ids: Sequence[str] | None) -> Sequence[Any]:
+    if ids is None:
+        return await all_rows(session, _ALL)
+    return await all_rows(session, _SOME, ids=ids)
+
+
+def _query() -> Any:
     variables = (
         select(func.aggregate_strings(col(Variable.name), ","))
         .where(
@@ -236,7 +244,7 @@ async def _rows(session: AsyncSession, ids: Sequence[str] | None) -> Sequence[An
         )
         .scalar_subquery()
     )
-    query = (
+    return (
         select(
             Strategy,
             col(User.name),
@@ -260,6 +268,7 @@ async def _rows(session: AsyncSession, ids: Sequence[str] | None) -> Sequence[An
         .options(defer(cast("Any", Run.last_lines)))
         .where(col(Strategy.deleted_at).is_(None))
     )
-    if ids is not None:
-        query = query.where(col(Strategy.id).in_(ids))
-    return await all_rows(session, query)
+
+
+_ALL = _query()
+_SOME = _ALL.where(col(Strategy.id).in_(bindparam("ids", expanding=True)))

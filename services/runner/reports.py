@@ -232,13 +232,20 @@ def _report_of(runner: str, observation: Observation) -> RunReported:
     )
 
 
+def _is_known(observation: Observation) -> bool:
+    """To those who hear it: that they have granted it, and that it is to stop as they decided."""
+    if observation.state is RunState.STOPPING:
+        return observation.reason is not None and observation.reason.decided
+    return observation.state is RunState.PREPARING
+
+
 def _waves(observations: Iterable[Observation]) -> Iterator[Sequence[Observation]]:
     """Those that may be sent side by side. Of one strategy each must be stored before the next
     is sent: if one had to be sent again, it would come after the next.
     """
     wave: dict[str, Observation] = {}
     for observation in observations:
-        if observation.state is RunState.PREPARING:
+        if _is_known(observation):
             continue
         if observation.strategy_id in wave or len(wave) >= WAVE:
             yield list(wave.values())

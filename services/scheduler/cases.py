@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, cast
 
 from pydantic import ValidationError
-from sqlalchemy import delete, or_, tuple_
+from sqlalchemy import bindparam, delete, or_, tuple_
 from sqlalchemy import select as select_columns
 from sqlalchemy.orm import defer
 from sqlmodel import col, select
@@ -15,7 +15,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from openbell.contracts.commands import StartRun, StopRun
-from openbell.contracts.errors import UnknownStrategy
 from openbell.contracts.model import (
     Cause,
     ExitReason,
@@ -196,35 +195,9 @@ class Cases:
         self._now = now
         self._lead = lead
 
-    async def existing(self, strategy_id: str) -> Case:
-        """Raises UnknownStrategy."""
-        for case in await self.load([strategy_id]):
-            if case.strategy.deleted_at is None:
-                return case
-        raise UnknownStrategy(f"there is no strategy {strategy_id}")
-
     async def load(self, ids: Sequence[str]) -> list[Case]:
         await self.lock(ids)
-        query = (
-            select_columns(
-                Strategy, col(Version.sha256), col(Version.filename), ScheduleRow, Slot, Run
-            )
-            .join(
-                Version,
-                (col(Version.strategy_id) == Strategy.id)
-                & (col(Version.number) == Strategy.version),
-            )
-            .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
-            .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
-            .outerjoin(Run, col(Run.id) == Slot.run_id)
-            .options(defer(cast("Any", Run.last_lines)))
-            .where(
-                col(Strategy.id).in_(ids),
-                col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD),
-            )
-            .order_by(Strategy.id)
-        )
-        cases = [self._case(*row) for row in await all_rows(self._session, query)]
+        cases = [self._case(*row) for row in await all_rows(self._session, _CASES, ids=ids)]
         await self._find_occurrences(cases)
         return cases
 
@@ -308,6 +281,25 @@ class Cases:
         if case.run is not None and case.run.live and case.run.due_at:
             found.add(case.run.due_at)
         return found
+
+
+_CASES = (
+    select_columns(Strategy, col(Version.sha256), col(Version.filename), ScheduleRow, Slot, Run)
+    .join(
+        Version,
+        (col(Version.strategy_id) == Strategy.id) & (col(Version.number) == Strategy.version),
+    )
+    .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
+    .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
+    .outerjoin(Run, col(Run.id) == Slot.run_id)
+    .options(defer(cast("Any", Run.last_lines)))
+    .where(
+        col(Strategy.id).in_(bindparam("ids", expanding=True)),
+        col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD),
+    )
+    .order_by(Strategy.id)
+)
+"""Without what is large: the last lines of the run."""
 
 
 def _readable(case: Case) -> AnySchedule | None:

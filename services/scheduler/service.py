@@ -36,6 +36,7 @@ from openbell.contracts.events import (
     RunnerCameUp,
     RunReported,
 )
+from openbell.db.group_commit import GroupCommit
 from openbell.db.migrate import require_current
 from openbell.db.models import FeedPosition, Run, SchedulerOutbox
 from openbell.db.session import Database
@@ -77,6 +78,8 @@ CATCH_UP_S = 3.0
 log = structlog.get_logger()
 Act = Callable[[Slots, Sequence[str]], Awaitable[list[Settled]]]
 """On strategies that share a transaction."""
+Asked = Callable[[Slots, str], Awaitable[Settled]]
+"""What a user asks of one."""
 
 
 class Scheduler:
@@ -102,6 +105,7 @@ class Scheduler:
         self._up_since = clock()
         self._lead = timedelta(seconds=settings.scheduler.lead_s)
         self._timers = Timers(self._look_at)
+        self._commands = GroupCommit(self._carry_out_commands, CHUNK)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look = asyncio.Event()
         self._everything_at = 0.0
@@ -177,14 +181,27 @@ class Scheduler:
             await session.exec(forget.values(headline=None, last_lines=[]))
         return Done()
 
-    async def _command(
-        self, strategy_id: str, act: Callable[[Slots, str], Awaitable[Settled]]
-    ) -> Standing:
+    async def _command(self, strategy_id: str, act: Asked) -> Standing:
         await self._catch_up()
+        return await self._commands.add((strategy_id, act))
+
+    async def _carry_out_commands(
+        self, asked: Sequence[tuple[str, Asked]]
+    ) -> Sequence[Standing | Exception]:
+        """A refusal changes nothing, and is of its asker alone."""
+        answers: list[Standing | Exception] = []
+        settled: list[Settled] = []
         async with self._transaction() as slots:
-            settled = await act(slots, strategy_id)
-        self._carry_out([settled], slots.strays)
-        return settled.standing
+            await slots.expect([strategy_id for strategy_id, _ in asked])
+            for strategy_id, act in asked:
+                try:
+                    settled.append(await act(slots, strategy_id))
+                except OpenbellError as error:
+                    answers.append(error)
+                else:
+                    answers.append(settled[-1].standing)
+        self._carry_out(settled, slots.strays)
+        return answers
 
     async def _catch_up(self) -> None:
         """Before the caller gives up: a refused command must not be carried out later."""

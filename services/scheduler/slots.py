@@ -9,7 +9,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openbell.contracts.commands import Standing, StartRun, StopRun
-from openbell.contracts.errors import StrategyIsRunning
+from openbell.contracts.errors import StrategyIsRunning, UnknownStrategy
 from openbell.contracts.events import (
     IntentChanged,
     RunnerCameUp,
@@ -51,8 +51,13 @@ class Slots:
         self._now = now
         self._cases = cases
         self._acts = acts
+        self._known: dict[str, Case] = {}
 
     # ---- what users ask for
+
+    async def expect(self, ids: Sequence[str]) -> None:
+        """Read together what will be asked of each of these; and lock them in one order."""
+        self._known = {case.strategy.id: case for case in await self._load(ids)}
 
     async def start(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy, StrategyIsRunning."""
@@ -126,11 +131,10 @@ class Slots:
         wait for each other.
         """
         runners = [event.runner for event in events if isinstance(event, RunnerCameUp)]
-        query = select(Run.strategy_id).where(
-            col(Run.runner).in_(runners), col(Run.state) != RunState.EXITED
-        )
         named = {event.strategy_id for event in events if isinstance(event, RunReported)}
         if runners:
+            live = col(Run.state) != RunState.EXITED
+            query = select(Run.strategy_id).where(col(Run.runner).in_(runners), live)
             named.update((await self.session.exec(query)).all())
         return sorted(named)
 
@@ -255,9 +259,13 @@ class Slots:
         return cases
 
     async def _existing(self, strategy_id: str) -> Case:
-        """Raises UnknownStrategy."""
-        case = await self._cases.existing(strategy_id)
-        self._acts.account(case)
+        """As it was expected, unless something was done to it since. Raises UnknownStrategy."""
+        case = self._known.pop(strategy_id, None)
+        if case is None:
+            found = await self._load([strategy_id])
+            case = found[0] if found else None
+        if case is None or case.strategy.deleted_at is not None:
+            raise UnknownStrategy(f"there is no strategy {strategy_id}")
         return case
 
     def _settle(self, case: Case, note: str | None = None) -> Settled:

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 
 from openbell.bus import Bus
 from openbell.contracts.base import utc_now
-from openbell.contracts.commands import StopStrategies
+from openbell.contracts.commands import StartRun, StopRun, StopStrategies
 from openbell.contracts.errors import StrategyIsRunning, UnknownStrategy
 from openbell.contracts.events import RunnerCameUp, RunReported
 from openbell.contracts.limits import RunPolicy
@@ -357,6 +357,28 @@ async def test_a_live_strategy_is_not_started_and_an_unknown_one_is_unknown(
         with pytest.raises(UnknownStrategy):
             await scheduler.at(THURSDAY, lambda slots: slots.start("t"))
         assert len(await scheduler.rows(Run)) == 1
+
+
+@scenario
+async def test_commands_that_share_a_transaction_are_carried_out_one_after_another(
+    tmp_path: Path,
+) -> None:
+    async def together(slots: Slots) -> list[Any]:
+        await slots.expect(["s", "s", "t"])
+        started = await slots.start("s")
+        with pytest.raises(StrategyIsRunning):
+            await slots.start("s")
+        with pytest.raises(UnknownStrategy):
+            await slots.start("t")
+        return [started, await slots.stop("s")]
+
+    async with desk(tmp_path) as scheduler:
+        scheduler.runner_appears()
+        started, stopped = await scheduler.at(THURSDAY, together)
+        assert isinstance(started.dispatch.command, StartRun)
+        assert isinstance(stopped.dispatch.command, StopRun)
+        run = await scheduler.one(Run)
+        assert (run.epoch, run.stop_reason) == (1, "stopped_by_user")
 
 
 @scenario

@@ -444,6 +444,29 @@ def test_a_report_that_must_be_sent_again_is_not_overtaken_by_its_next(
     asyncio.run(scenario())
 
 
+def test_the_scheduler_is_told_of_the_stops_alone_that_it_did_not_decide(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """Told of its own, its transaction for that kept the run's end waiting."""
+    stopping = replace(crashed(), state=RunState.STOPPING, exit_code=None)
+    observed = [
+        replace(stopping, run_id=f"{name}-1", strategy_id=name, reason=reason)
+        for name, reason in (
+            ("a", ExitReason.STOPPED_BY_USER),
+            ("b", ExitReason.MEMORY_LIMIT),
+            ("c", ExitReason.FENCED),
+        )
+    ]
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            _, reporting = supervised(tmp_path, bus, Remembering(()))
+            await reporting.pass_on(observed)
+            assert [one.reason for one in await reports(bus)] == [ExitReason.MEMORY_LIMIT]
+
+    asyncio.run(scenario())
+
+
 def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: Path) -> None:
     class Holding(Remembering):
         specs: ClassVar[list[RunSpec]] = []
