@@ -60,7 +60,7 @@ class Cells:
         """Finds out what this host permits by doing it."""
         self._tried_at, self.why_bare = time.monotonic(), None
         order = Order(TRY, TRY, ("/bin/sh",), str(self._probe), {}, os.devnull)
-        uid = None if self._uids is None else uids.first()
+        uid = None if self._uids is None else self._uids.first
         try:
             self._fork(order, os.memfd_create(TRY), uid=uid, whole=True)
         except OSError as error:

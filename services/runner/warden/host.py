@@ -103,6 +103,8 @@ class Root:
 
 
 class Host(Protocol):
+    """What a method here does itself is right where a run has neither a cell nor a group."""
+
     boot_id: str
     """Changes when the host starts anew: identities of another boot are dead."""
 
@@ -114,17 +116,17 @@ class Host(Protocol):
     @property
     def untidy(self) -> bool:
         """Whether something is left of a run that was forgotten, which `ended` removes."""
-        ...
+        return False
 
     @property
     def facts(self) -> Mapping[str, object]:
         """What this host can do for a run, for the runner and for people."""
-        ...
+        return {}
 
     @property
     def held(self) -> Mapping[str, Cell]:
         """What a successor in this very process needs to go on holding what is prepared."""
-        ...
+        return {}
 
     def prepare(self, order: Order, /) -> None:
         """All of a start but its execution: it is held until `release` or `recall`.
@@ -141,17 +143,17 @@ class Host(Protocol):
         """Gives up what was prepared."""
         ...
 
-    def has_keeper(self, run: str, /) -> bool:
+    def has_keeper(self, _run: str, /) -> bool:
         """Whether the main process of a run is a keeper, and none of the strategy's own."""
-        ...
+        return False
 
     def adopt(self, run: str, main: Identity, /) -> End | None:
         """Watches a process that an earlier warden started, or tells how it ended."""
         ...
 
-    def epitaph(self, run: str, /) -> End | None:
+    def epitaph(self, _run: str, /) -> End | None:
         """How a run of an earlier boot ended, if that was written down."""
-        ...
+        return None
 
     def find(self, runs: Set[str], /) -> Mapping[str, Identity]:
         """The main processes of runs whose start was not journalled, of those that have one."""
@@ -169,18 +171,15 @@ class Host(Protocol):
         """Signals each member that still is who it was; the dead are passed over."""
         ...
 
-    def usage(self, run: str, /) -> Usage:
+    def usage(self, _run: str, /) -> Usage:
         """What a run has used, of which no process is left."""
-        ...
+        return Usage()
 
-    def forget(self, run: str, /) -> None:
+    def forget(self, _run: str, /) -> None:
         """What became of this run is on disk: nothing else of it need be kept."""
-        ...
 
-    def forget_strangers(self, runs: Set[str], /) -> None:
+    def forget_strangers(self, _runs: Set[str], /) -> None:
         """As above, of all runs but these."""
-        ...
 
     def close(self) -> None:
         """No run is left, and none will come."""
-        ...

@@ -18,7 +18,7 @@ from selectors import EVENT_READ, BaseSelector
 from typing import IO
 
 from . import tree
-from .host import MARK, UNSEEN, UNWATCHED, Cell, End, Identity, Order, Root, Usage
+from .host import MARK, UNSEEN, UNWATCHED, Cell, End, Host, Identity, Order, Root, Usage
 
 assert sys.platform != "win32"
 if sys.platform == "linux":
@@ -30,7 +30,7 @@ POLL = 0.25
 HANDLED = (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
 
 
-class PosixHost:
+class PosixHost(Host):
     """What is prepared is kept, and executed by Popen; it has no cell."""
 
     def __init__(
@@ -54,18 +54,6 @@ class PosixHost:
     @property
     def poll(self) -> float | None:
         return POLL if self._polled else None
-
-    @property
-    def untidy(self) -> bool:
-        return False
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        return {}
-
-    @property
-    def held(self) -> Mapping[str, Cell]:
-        return {}
 
     def prepare(self, order: Order) -> None:
         self._held[order.run] = order
@@ -96,9 +84,6 @@ class PosixHost:
     def recall(self, run: str) -> None:
         del self._held[run]
 
-    def has_keeper(self, _run: str) -> bool:
-        return False
-
     def adopt(self, _run: str, main: Identity) -> End | None:
         process = system.look(main.pid)
         if process is not None and process.identity == main and process.parent == os.getpid():
@@ -118,9 +103,6 @@ class PosixHost:
             self._gone.append(main.pid)
 
         self._selector.register(descriptor, EVENT_READ, gone)
-        return None
-
-    def epitaph(self, _run: str) -> End | None:
         return None
 
     def find(self, runs: Set[str]) -> dict[str, Identity]:
@@ -161,18 +143,6 @@ class PosixHost:
         """The oldest first: a main process that saw its child killed would end by a code."""
         for member in sorted(members, key=lambda one: (one.ticks, one.pid)):
             send(member, signal.Signals[name])
-
-    def usage(self, _run: str) -> Usage:
-        return Usage()
-
-    def forget(self, _run: str) -> None:
-        pass
-
-    def forget_strangers(self, _runs: Set[str]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def lock(file: IO[bytes]) -> bool:

@@ -6,6 +6,7 @@ kept for good, since files belong to them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -20,11 +21,14 @@ FIRST = 1_900_000_000
 FIRST_IN_A_CONTAINER = 40_000
 """Where fewer numbers are mapped."""
 MOST = 20_000
+HOMES = 10_000
+"""So that two Openbells of a host hardly ever give one number to two people."""
 
 
 class Uids:
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.first = first(path)
         self._known: dict[str, int] = {}
         if path.exists():
             self._known = cast("dict[str, int]", json.loads(path.read_text()))
@@ -32,8 +36,8 @@ class Uids:
     def of(self, owner: str) -> int:
         """Raises OSError when it cannot be kept: what nobody remembers would be given twice."""
         if owner not in self._known:
-            uid = max(self._known.values(), default=first() - 1) + 1
-            if uid >= first() + MOST:
+            uid = max(self._known.values(), default=self.first - 1) + 1
+            if uid >= self.first + MOST:
                 raise OSError(f"no more than {MOST} owners have users of their own")
             self._known[owner] = uid
             try:
@@ -55,11 +59,16 @@ class Uids:
 
 def available(uid_map: str | None = None) -> bool:
     """Whether this process may become such a user."""
-    return os.getuid() == 0 and _mapped(first(uid_map) + MOST, uid_map)
+    least = FIRST_IN_A_CONTAINER
+    return os.getuid() == 0 and _mapped(least + MOST, uid_map)
 
 
-def first(uid_map: str | None = None) -> int:
-    return FIRST if _mapped(FIRST + MOST, uid_map) else FIRST_IN_A_CONTAINER
+def first(path: Path, uid_map: str | None = None) -> int:
+    """The first of those that are for the home in which this path lies."""
+    if not _mapped(FIRST + HOMES * MOST, uid_map):
+        return FIRST_IN_A_CONTAINER
+    home = int.from_bytes(hashlib.sha256(bytes(path.absolute())).digest()[:4])
+    return FIRST + home % HOMES * MOST
 
 
 def _mapped(uid: int, uid_map: str | None = None) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 from selectors import BaseSelector
 from typing import IO
 
-from .host import MARK, UNWATCHED, Cell, End, Identity, Order, Root, Usage
+from .host import MARK, UNWATCHED, Cell, End, Host, Identity, Order, Root
 
 assert sys.platform == "win32"
 
@@ -54,9 +54,15 @@ class _Pids(ctypes.Structure):
     )
 
 
-class WindowsHost:
+POLL = 0.05
+
+
+class WindowsHost(Host):
     boot_id = "windows"  # creation times are absolute: they alone tell one boot from another
-    poll: float | None = 0.05
+
+    @property
+    def poll(self) -> float | None:
+        return POLL
 
     def __init__(
         self,
@@ -71,18 +77,6 @@ class WindowsHost:
         signal.signal(signal.SIGINT, _do_nothing)
         signal.signal(signal.SIGBREAK, _do_nothing)
         signal.signal(signal.SIGTERM, lambda _number, _frame: on_term())
-
-    @property
-    def untidy(self) -> bool:
-        return False
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        return {}
-
-    @property
-    def held(self) -> Mapping[str, Cell]:
-        return {}
 
     def prepare(self, order: Order) -> None:
         self._held[order.run] = order
@@ -119,9 +113,6 @@ class WindowsHost:
         self._processes[child.pid] = process
         return Identity(child.pid, _created(process))
 
-    def has_keeper(self, _run: str) -> bool:
-        return False
-
     def adopt(self, run: str, main: Identity) -> End | None:
         job = _open_job(run)
         if job:
@@ -133,9 +124,6 @@ class WindowsHost:
                 return None
             _kernel.CloseHandle(wintypes.HANDLE(process))
         return End(detail=UNWATCHED)
-
-    def epitaph(self, _run: str) -> End | None:
-        return None
 
     def find(self, runs: Set[str]) -> dict[str, Identity]:
         members = {run: _members(job) for run in runs if (job := _open_job(run))}
@@ -163,18 +151,6 @@ class WindowsHost:
             if member.pid in self._processes:
                 with suppress(OSError):
                     os.kill(member.pid, signal.CTRL_BREAK_EVENT)
-
-    def usage(self, _run: str) -> Usage:
-        return Usage()
-
-    def forget(self, _run: str) -> None:
-        pass
-
-    def forget_strangers(self, _runs: Set[str]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
     def _tree(self, run: str, root: Root) -> frozenset[Identity]:
         if run in self._jobs:

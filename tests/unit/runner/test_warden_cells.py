@@ -78,10 +78,17 @@ NARROW = "         0       1000          1\n"
 
 
 def test_owners_get_users_where_they_are_mapped():
-    assert uids.first(HOST) == uids.FIRST
-    assert uids.first(CONTAINER) == uids.FIRST_IN_A_CONTAINER
+    home = Path("/home/a")
+    assert uids.FIRST <= uids.first(home, HOST) < 2**31 - uids.MOST
+    assert uids.first(home, CONTAINER) == uids.FIRST_IN_A_CONTAINER
     assert uids.available(NARROW) is False
     assert uids.available(HOST) is uids.available(CONTAINER) is (os.getuid() == 0)
+
+
+def test_two_homes_of_a_host_give_nobody_the_same_user():
+    """Outside of a whole cell, who has the same user could read what the other has."""
+    one, other = (uids.first(Path(home), HOST) for home in ("/home/a", "/home/b"))
+    assert abs(one - other) >= uids.MOST
 
 
 def test_an_owner_s_user_is_remembered_and_nobody_else_s(tmp_path: Path):
@@ -110,7 +117,7 @@ def test_a_user_that_cannot_be_remembered_is_not_given(tmp_path: Path):
 
 def test_no_more_users_are_given_than_are_mapped(tmp_path: Path):
     path = tmp_path / "uids.json"
-    path.write_text(json.dumps({"ann": uids.first() + uids.MOST - 1}))
+    path.write_text(json.dumps({"ann": uids.first(path) + uids.MOST - 1}))
     with pytest.raises(OSError, match="no more"):
         uids.Uids(path).of("bob")
 
