@@ -27,12 +27,17 @@ def test_a_held_start_begins_at_its_instant_and_not_before(house: House):
             assert await house.hold(client, NOW, at) is None
             (held,) = await client.list()
             assert (held.run, held.state, held.pid) == ("a", "parked", None)
-            assert [entry["kind"] for entry in house.journal()] == ["parked"]
+            assert [entry["kind"] for entry in house.journal()] == ["preparing", "parked"]
             exits = await house.exits("a")
             assert exits["a"].reason == "completed"
         (said,) = house.log("a").read_text().split()
         assert at <= float(said)
-        assert [entry["kind"] for entry in house.journal()] == ["parked", "started", "exited"]
+        assert [entry["kind"] for entry in house.journal()] == [
+            "preparing",
+            "parked",
+            "started",
+            "exited",
+        ]
         for path in house.folder.rglob("*"):
             if path.is_file() and path.name != "warden.log":
                 assert house.token.encode() not in path.read_bytes()
@@ -51,7 +56,7 @@ def test_a_held_start_can_be_stopped_and_keeps_its_warden_from_ending(house: Hou
             with pytest.raises(WardenUnavailable):
                 async for _ in client.entries(100):
                     pass
-        assert [entry["kind"] for entry in house.journal()] == ["parked", "exited"]
+        assert [entry["kind"] for entry in house.journal()] == ["preparing", "parked", "exited"]
         assert house.journal()[-1]["reason"] == "stopped_by_user"
         assert house.log("a").read_text() == ""
         assert house.scripts() == []
@@ -124,10 +129,12 @@ def test_what_is_held_can_be_known_to_fail_before_its_instant(house: House):
         async with house.client() as client:
             far = time.time() + 60
             order = house.order(["/no-such-python"], at=far)
-            assert await refusal(client.start(order)) == "start_failed"
+            assert await client.start(order) is None
             entry = await house.exit()
+            assert entry.reason == "start_failed"
             assert "no-such-python" in (entry.detail or "")
-            assert house.told() == ["parked", "exited"]
+            assert house.told() == ["preparing", "exited"]
+            assert await refusal(client.start(order)) == "start_failed"
 
     play(scene())
 

@@ -247,10 +247,10 @@ def test_a_stop_right_at_the_instant_of_its_start(house: House):
             exits = await house.exits(*runs)
         for run in runs:
             assert exits[run].reason == "stopped_by_user"
-            if house.told(run) == ["parked", "exited"]:
+            if house.told(run) == ["preparing", "parked", "exited"]:
                 assert house.log(run).read_text() == ""
             else:
-                assert house.told(run) == ["parked", "started", "stopping", "exited"]
+                assert house.told(run) == ["preparing", "parked", "started", "stopping", "exited"]
                 assert exits[run].signal == "SIGINT"
         assert house.scripts() == []
 

@@ -35,6 +35,7 @@ if sys.platform == "linux":
 UNKNOWN_RUN = "unknown_run"
 STATES = {
     "starting": RunState.PREPARING,
+    "preparing": RunState.PREPARING,
     "parked": RunState.PARKED,
     "started": RunState.RUNNING,
     "stopping": RunState.STOPPING,

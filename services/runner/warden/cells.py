@@ -7,19 +7,18 @@ import select
 import signal
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 assert sys.platform == "linux"  # before what other platforms do not have
 
-from . import procfs, records, rootfs, uids
-from .cell import GO, READY, Door, Plan, go_in
+from . import records, rootfs, uids
+from .cell import GO, Door, Plan, go_in
 from .cgroups import Groups
 from .host import Cell, End, Identity, Order
+from .making import PATIENCE_S, Making
 from .posix import is_alive, open_log, send
 
-PATIENCE_S = 10.0
-"""How long a cell may take to be made."""
 DOUBT_S = 2.0
 """How long a cell whose warden died just then may take to say whether it went; then it is ended,
 and may take as long again."""
@@ -47,6 +46,7 @@ class Cells:
         self._boot_id = boot_id
         self._uids = uids.Uids(folder / "uids.json") if uids.available() else None
         self.held: dict[str, Cell] = {}
+        self.making: dict[str, Making] = {}
         self._whole: dict[str, bool] = {}
         self._tried_at = 0.0
         self.why_bare: str | None = None
@@ -62,7 +62,8 @@ class Cells:
         order = Order(TRY, TRY, ("/bin/sh",), str(self._probe), {}, os.devnull)
         uid = None if self._uids is None else self._uids.first
         try:
-            self._fork(order, os.memfd_create(TRY), uid=uid, whole=True)
+            self.making[TRY] = self._fork(order, os.memfd_create(TRY), uid=uid, whole=True)
+            self._wait(TRY)
         except OSError as error:
             self.why_bare = str(error)
         else:
@@ -77,18 +78,39 @@ class Cells:
         if self.why_bare is not None and now >= self._tried_at + TRY_AGAIN_S:
             self.try_one()
 
-    def prepare(self, order: Order) -> None:
-        """OSError, ValueError; then it is to be forgotten, and its group to be removed."""
+    def prepare(self, order: Order) -> Making:
+        """OSError, ValueError; then it is to be forgotten, and its group to be removed.
+
+        What is returned is to be `heard` until it is over; then it is `settled`.
+        """
         self._try_again()
         whole = self.why_bare is None
         uid = self._user_of(order)
         self._groups.create(order.run, order.bounds)
-        self._fork(order, open_log(Path(order.log)), uid=uid, whole=whole)
+        making = self._fork(order, open_log(Path(order.log)), uid=uid, whole=whole)
+        self.making[order.run] = making
+        return making
+
+    def settle(self, run: str) -> None:
+        """It is over: it is held from now on, or OSError tells what went wrong."""
+        making = self.making.pop(run)
+        if not making.ready or making.keeper is None:
+            making.abandon()
+            raise OSError(making.why_not())
+        try:
+            records.begin(making.record, making.keeper, self._boot_id, whole=making.whole)
+        except OSError:
+            making.abandon()
+            raise
+        making.close()
+        self.held[run] = Cell(making.keeper, making.go)
+        self._whole[run] = making.whole
 
     def release(self, run: str) -> Identity:
         """Returns once it is executed, or after a moment: of hundreds that are due together each
         would get a sliver of the processors, and the first be there hardly before the last.
         """
+        self._wait(run)
         held = self.held.pop(run)
         try:
             os.write(held.go, GO)
@@ -101,9 +123,18 @@ class Cells:
 
     def recall(self, run: str) -> None:
         """The end of its pipe ends it; should it hang, the last resort does."""
+        if making := self.making.pop(run, None):
+            making.abandon()
+            return
         held = self.held.pop(run)
         os.close(held.go)
         send(held.keeper, signal.SIGKILL)
+
+    def _wait(self, run: str) -> None:
+        """Until it is held, which is a matter of milliseconds."""
+        if making := self.making.get(run):
+            making.wait()
+            self.settle(run)
 
     def is_whole(self, run: str) -> bool:
         """Whether nothing of a run can outlive its keeper."""
@@ -160,8 +191,8 @@ class Cells:
         uids.give(Path(order.cwd), uid)
         return uid
 
-    def _fork(self, order: Order, log: int, *, uid: int | None, whole: bool) -> None:
-        """Closes `log`."""
+    def _fork(self, order: Order, log: int, *, uid: int | None, whole: bool) -> Making:
+        """Closes `log`. OSError."""
         with ExitStack() as ours, ExitStack() as theirs:
             theirs.callback(os.close, log)
             record = _kept(ours, records.opened(self._path(order.run)))
@@ -170,59 +201,16 @@ class Cells:
             _kept(theirs, report)
             go, going = os.pipe()
             _kept(theirs, go)
-            unless_held = ours.enter_context(ExitStack())
-            _kept(unless_held, going)
+            _kept(ours, going)
             group = None if order.run == TRY else self._groups.of(order.run)
             plan = Plan(order, uid, str(self._root), whole, group)
             child = os.fork()
             if child == 0:
                 go_in(plan, Door(report, go, record, log))
-            theirs.close()
-            unless_held.callback(_kill, child)
-            keeper = _heard(told)
-            records.begin(record, keeper, self._boot_id, whole=whole)
-            unless_held.pop_all()
-        if whole:
-            os.waitpid(child, 0)  # the doorway, which has ended
-        self.held[order.run] = Cell(keeper, going)
-        self._whole[order.run] = whole
-
-
-def _heard(told: int) -> Identity:
-    """Who is to be watched of a cell that is made. OSError with what went wrong in it."""
-    pid, ready, why = _understood(_hear(told))
-    if pid and ready:
-        process = procfs.look(pid)
-        if process is not None:
-            return process.identity
-    if pid:
-        _kill(pid)
-    raise OSError(why or "the cell ended, or hung, while it was made")
-
-
-def _understood(said: bytes) -> tuple[int, bool, str]:
-    """The pid, whether it is ready, and what went wrong. The doorway tells the first, the strategy
-    the second: who of them comes first is anybody's guess.
-    """
-    lines = said.decode(errors="replace").splitlines()
-    pid = next((int(line) for line in lines if line.isdigit()), 0)
-    why = next((line.removeprefix("error ") for line in lines if line.startswith("error ")), "")
-    return pid, READY.decode().strip() in lines, why
-
-
-def _hear(told: int) -> bytes:
-    """Until it is ready, closed, or too late."""
-    said = b""
-    until = time.monotonic() + PATIENCE_S
-    news = select.poll()
-    news.register(told, select.POLLIN)
-    while not all(_understood(said)[:2]):
-        ready = news.poll(max(0.0, until - time.monotonic()) * 1000)
-        piece = os.read(told, 1 << 12) if ready else b""
-        if not piece:
-            break
-        said += piece
-    return said
+            forked = os.pidfd_open(child)
+            ours.pop_all()
+        until = time.monotonic() + PATIENCE_S
+        return Making(child, forked, told, record, going, whole, until)
 
 
 def _await_reader(pipe: int) -> None:
@@ -235,9 +223,3 @@ def _await_reader(pipe: int) -> None:
 def _kept(stack: ExitStack, descriptor: int) -> int:
     stack.callback(os.close, descriptor)
     return descriptor
-
-
-def _kill(child: int) -> None:
-    """One that nobody has waited for: its number is its own. It is reaped like all others."""
-    with suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)

@@ -129,14 +129,28 @@ class Host(Protocol):
         return {}
 
     def prepare(self, order: Order, /) -> None:
-        """All of a start but its execution: it is held until `release` or `recall`.
+        """Begins all of a start but its execution: it is held until `release` or `recall`.
 
-        OSError or ValueError when it cannot be executed; then it is to be forgotten.
+        OSError or ValueError when it cannot be executed; then it is to be forgotten. What came
+        of it `outcomes` tells, unless it is prepared by then.
         """
         ...
 
+    def is_prepared(self, _run: str, /) -> bool:
+        """Whether `release` would have nothing left to wait for. An event tells."""
+        return True
+
+    @property
+    def preparing(self) -> bool:
+        """Whether anything is, just now: what a successor could not go on with."""
+        return False
+
+    def outcomes(self) -> Iterable[tuple[str, Exception | None]]:
+        """What was prepared since the last call, and what could not be, with the reason."""
+        return ()
+
     def release(self, run: str, /) -> Identity:
-        """Executes what was prepared. OSError, ValueError as above."""
+        """Executes what was prepared, once it is. OSError, ValueError as above."""
         ...
 
     def recall(self, run: str, /) -> None:

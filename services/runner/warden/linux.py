@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
-from selectors import BaseSelector
+from selectors import EVENT_READ, BaseSelector
 
 assert sys.platform == "linux"  # before what other platforms do not have
 
@@ -40,6 +40,8 @@ class LinuxHost(PosixHost):
         self._cells = Cells(folder, self._groups, self.boot_id)
         self._cells.held.update(held)
         self._cells.try_one()
+        self._selector = selector
+        self._outcomes: list[tuple[str, Exception | None]] = []
         self._runs: dict[int, str] = {}
         self._empty: set[str] = set()
         """Runs whose group could not be removed yet."""
@@ -64,15 +66,50 @@ class LinuxHost(PosixHost):
     def prepare(self, order: Order) -> None:
         self._grouped_runs.add(order.run)
         self._weigh()
-        self._cells.prepare(order)
+        making = self._cells.prepare(order)
+        self._selector.register(making.told, EVENT_READ, lambda: self._hear(order.run))
+
+    def is_prepared(self, run: str) -> bool:
+        return run in self._cells.held
+
+    @property
+    def preparing(self) -> bool:
+        return bool(self._cells.making)
+
+    def outcomes(self) -> Iterator[tuple[str, Exception | None]]:
+        for run in [run for run, making in self._cells.making.items() if making.over]:
+            self._settle(run)
+        while self._outcomes:
+            yield self._outcomes.pop(0)
 
     def release(self, run: str) -> Identity:
+        self._stop_hearing(run)
         main = self._cells.release(run)
         self._runs[main.pid] = run
         return main
 
     def recall(self, run: str) -> None:
+        self._stop_hearing(run)
         self._cells.recall(run)
+
+    def _hear(self, run: str) -> None:
+        making = self._cells.making[run]
+        making.hear()
+        if making.over:
+            self._settle(run)
+
+    def _settle(self, run: str) -> None:
+        self._stop_hearing(run)
+        try:
+            self._cells.settle(run)
+        except OSError as error:
+            self._outcomes.append((run, error))
+        else:
+            self._outcomes.append((run, None))
+
+    def _stop_hearing(self, run: str) -> None:
+        if making := self._cells.making.get(run):
+            self._selector.unregister(making.told)
 
     def has_keeper(self, run: str) -> bool:
         return self._cells.is_whole(run)
@@ -123,7 +160,7 @@ class LinuxHost(PosixHost):
 
     @property
     def untidy(self) -> bool:
-        return bool(self._empty)
+        return bool(self._empty) or self.preparing
 
     def ended(self) -> Iterator[tuple[int, End]]:
         yield from super().ended()
@@ -148,6 +185,7 @@ class LinuxHost(PosixHost):
         what a bare run has left to us.
         """
         ours = {cell.keeper.pid for cell in self._cells.held.values()}
+        ours = ours.union(*(making.pids for making in self._cells.making.values()))
         ours |= {pid for pid, run in self._runs.items() if self._cells.is_whole(run)}
         return {pid: found for pid, found in super()._table().items() if pid not in ours}
 

@@ -34,6 +34,9 @@ class Parking:
     def hold(self, request: Start) -> None:
         self._parked[request.run] = request
 
+    def of(self, run: str) -> Start | None:
+        return self._parked.get(run)
+
     def take(self, run: str) -> Start | None:
         return self._parked.pop(run, None)
 
@@ -46,9 +49,14 @@ class Parking:
         """Seconds until something is due, by a clock that may be set meanwhile."""
         return max(0.0, min(map(_at, self), default=inf) - self._clock())
 
-    def wait(self) -> float:
-        """Seconds until the clock must be looked at."""
-        return min(self.next_in(), GLANCE) if self._parked else inf
+    def wait(self, is_prepared: Callable[[str], bool]) -> float:
+        """Seconds until the clock must be looked at. What is not prepared by then has to wait for
+        that, which an event tells.
+        """
+        if not self._parked:
+            return inf
+        prepared = (_at(one) for one in self if is_prepared(one.run))
+        return min(max(0.0, min(prepared, default=inf) - self._clock()), GLANCE)
 
 
 def _at(request: Start) -> float:

@@ -134,7 +134,9 @@ OPS = {request: op for op, request in REQUESTS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened: `starting` or `parked`, `started`, `stopping`, `exited`."""
+    """One thing that happened: `starting`, or `preparing` and `parked`; `started`, `stopping`,
+    `exited`.
+    """
 
     seq: int
     at: float
@@ -151,7 +153,7 @@ class Entry:
     signal: str | None = None
     detail: str | None = None
     start_at: float | None = None
-    """When what is `parked` starts."""
+    """When what is `preparing`, then `parked`, starts."""
     lifetime: float | None = None
     note: str | None = None
     peak_memory: int | None = None

@@ -63,6 +63,7 @@ class Warden:
     def is_calm(self, for_s: float) -> bool:
         """Whether nothing that is held is due by then, and nobody is in the midst of a ladder."""
         quiet = all(run.next_at == inf for run in self._runs.values())
+        quiet = quiet and not self._host.preparing
         return quiet and self._parking.next_in() >= for_s
 
     def start(self, request: Start) -> Json:
@@ -109,7 +110,7 @@ class Warden:
                 "run": parked.run,
                 "strategy": parked.strategy,
                 "epoch": parked.epoch,
-                "state": "parked",
+                "state": "parked" if self._host.is_prepared(parked.run) else "preparing",
                 "ladder": parked.ladder,
                 "note": parked.note,
             }
@@ -121,6 +122,7 @@ class Warden:
         """One turn: starts what is due, notes who ended, sends what is due, journals the runs
         that are over.
         """
+        self._hear_of_prepared()
         self._release()
         self._reap()
         self._end_the_overdue()
@@ -150,7 +152,7 @@ class Warden:
         due = min((run.next_at for run in self._runs.values()), default=inf)
         turn = max(min(due, self._look_at), self._not_before) if self._runs else inf
         now = time.monotonic()
-        turn = min(turn, now + self._parking.wait())
+        turn = min(turn, now + self._parking.wait(self._host.is_prepared))
         turn = min(turn, now + self._until_overdue())
         if self._unsaved:
             turn = min(turn, now + RETRY)
@@ -181,7 +183,7 @@ class Warden:
         if self._unsaved:
             raise RefusedError("journal_failed", UNWRITTEN)
         self._journal.append(
-            "parked",
+            "preparing",
             *_subject(request),
             boot_id=self._host.boot_id,
             ladder=request.ladder,
@@ -191,6 +193,8 @@ class Warden:
         )
         if self._prepare(request):
             self._parking.hold(request)
+            if self._host.is_prepared(request.run):
+                self._journal.append("parked", *_subject(request))
 
     def _release(self) -> None:
         """Nothing but starting, for all that are due together; what they became is written
@@ -200,7 +204,7 @@ class Warden:
         the processors, and a stop must not wait for them all. A kill -9 in between leaves
         processes without their `started`: the next warden finds them by their marks.
         """
-        due = self._parking.due()
+        due = [one for one in self._parking.due() if self._host.is_prepared(one.run)]
         if not due:
             return
         self._journal.commit()
@@ -215,6 +219,15 @@ class Warden:
                 self._execute(request)
             if time.monotonic() >= until:
                 return
+
+    def _hear_of_prepared(self) -> None:
+        for run, error in self._host.outcomes():
+            parked = self._parking.of(run)
+            if parked is not None and error is None:
+                self._journal.append("parked", *_subject(parked))
+            elif parked is not None and error is not None:
+                self._parking.take(run)
+                self._never_started(parked, "start_failed", _said(error))
 
     def _launch(self, request: Start) -> None:
         starting = self._journal.append(

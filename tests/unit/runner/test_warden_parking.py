@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.runner.warden import warden as module
-from services.runner.warden.host import Cell, End, Identity, Order, Root, Usage
+from services.runner.warden.host import End, Host, Identity, Order, Root
 from services.runner.warden.journal import Journal
 from services.runner.warden.protocol import (
     Json,
@@ -38,14 +38,10 @@ class Clock:
         return self.now
 
 
-class NoHost:
+class NoHost(Host):
     """Remembers what it was told, and what earlier wardens have left."""
 
     boot_id = "b"
-    poll = None
-    untidy = False
-    facts: Mapping[str, object] = {}
-    held: Mapping[str, Cell] = {}
 
     def __init__(self) -> None:
         self.prepared: dict[str, Order] = {}
@@ -54,6 +50,25 @@ class NoHost:
         self.kept: Set[str] | None = None
         self.left: dict[str, Identity] = {}
         self.looks = 0
+        self.leftovers = False
+        self.slow: set[str] = set()
+        """What takes its time to be prepared."""
+        self.broken: dict[str, Exception | None] = {}
+
+    @property
+    def poll(self) -> float | None:
+        return None
+
+    @property
+    def untidy(self) -> bool:
+        return self.leftovers
+
+    def is_prepared(self, run: str, /) -> bool:
+        return run not in self.slow
+
+    def outcomes(self) -> Iterable[tuple[str, Exception | None]]:
+        broken, self.broken = self.broken, {}
+        return broken.items()
 
     def prepare(self, order: Order, /) -> None:
         if order.argv[0] == "/missing":
@@ -66,17 +81,11 @@ class NoHost:
         self.spawned.append(run)
         return Identity(100 + len(self.spawned), 7)
 
-    def has_keeper(self, run: str, /) -> bool:
-        return False
-
     def recall(self, run: str, /) -> None:
         del self.prepared[run]
 
     def adopt(self, run: str, main: Identity, /) -> End | None:
         return None if self.left.get(run) == main else End(detail="gone")
-
-    def epitaph(self, run: str, /) -> End | None:
-        return None
 
     def find(self, runs: Set[str], /) -> Mapping[str, Identity]:
         self.looks += 1
@@ -90,16 +99,11 @@ class NoHost:
 
     def send(self, run: str, members: Set[Identity], signal: str, /) -> None: ...
 
-    def usage(self, run: str, /) -> Usage:
-        return Usage()
-
     def forget(self, run: str, /) -> None:
         self.forgotten.append(run)
 
     def forget_strangers(self, runs: Set[str], /) -> None:
         self.kept = set(runs)
-
-    def close(self) -> None: ...
 
 
 class House:
@@ -164,11 +168,11 @@ def test_a_start_is_held_until_its_instant_and_written_down_before(house: House)
     assert list(house.host.prepared) == ["a"]
     assert house.warden.busy
     assert house.turn_at(BELL - 5) == []
-    assert house.told() == ["parked"]
+    assert house.told() == ["preparing", "parked"]
     assert house.states() == {"a": "parked"}
     assert house.turn_at(BELL - 0.001) == []
     assert house.turn_at(BELL) == ["a"]
-    assert house.told() == ["parked", "started"]
+    assert house.told() == ["preparing", "parked", "started"]
     assert house.states() == {"a": "running"}
 
 
@@ -186,7 +190,7 @@ def test_a_held_start_is_repeated_without_effect(house: House):
     house.turn_at(BELL)
     assert house.start()["pid"] == 101
     assert house.host.spawned == ["a"]
-    assert house.told() == ["parked", "started"]
+    assert house.told() == ["preparing", "parked", "started"]
 
 
 def test_a_strategy_with_a_held_start_gets_no_second_one(house: House):
@@ -204,7 +208,7 @@ def test_a_stop_of_a_held_start_is_the_end_of_it(house: House):
     house.warden.stop(Stop("a", "stopped_by_user", KILL))
     house.warden.stop(Stop("a", "stopped_by_schedule", KILL))
     assert house.turn_at(BELL) == []
-    assert house.told() == ["parked", "exited"]
+    assert house.told() == ["preparing", "parked", "exited"]
     assert house.end() == ("stopped_by_user", RECALLED)
     assert (house.host.prepared, house.host.forgotten) == ({}, ["a"])
     assert not house.warden.busy
@@ -230,7 +234,7 @@ def test_the_next_turn_is_the_instant_and_nothing_is_due_when_nothing_is_held(ho
 
 
 def test_a_host_that_has_something_left_to_remove_is_asked_again_soon(house: House):
-    house.host.untidy = True
+    house.host.leftovers = True
     assert house.warden.next_turn() - time.monotonic() <= 0.25
 
 
@@ -253,7 +257,7 @@ def test_those_who_are_stopped_while_others_start_are_not_waited_for(
     for name in "abc":
         house.start(name)
     assert house.turn_at(BELL) == ["a"]
-    assert house.told("a") == ["parked", "started"]
+    assert house.told("a") == ["preparing", "parked", "started"]
     house.warden.stop(Stop("b", "stopped_by_user", KILL))
     house.turn_at(BELL)
     assert house.turn_at(BELL) == ["a", "c"]
@@ -263,7 +267,7 @@ def test_what_cannot_be_prepared_says_so_at_once(house: House):
     with pytest.raises(RefusedError, match="/missing"):
         house.start(argv="/missing")
     house.warden.attend()
-    assert house.told() == ["parked", "exited"]
+    assert house.told() == ["preparing", "exited"]
     assert house.end() == ("start_failed", "/missing")
     assert house.host.forgotten == ["a"]
     assert not house.warden.busy
@@ -296,7 +300,7 @@ def test_what_is_left_of_others_is_forgotten_once_what_became_of_them_is_on_disk
         assert house.host.kept is None, "the next warden could not tell how it ended"
     house.warden.attend()
     assert house.host.kept == {"lives"}
-    assert house.told("over") == ["parked", "exited"]
+    assert house.told("over") == ["preparing", "parked", "exited"]
 
 
 def test_it_is_calm_when_nothing_is_due_and_nobody_is_on_his_way_out(house: House):
@@ -349,9 +353,9 @@ def test_what_could_not_be_written_down_is_not_started(
         with pytest.raises(RefusedError, match="journal_failed"):
             house.start("later", at=BELL + HOUR)
     assert house.turn_at(BELL + 1) == ["written"]
-    assert house.told("unwritten") == ["parked", "exited"]
+    assert house.told("unwritten") == ["preparing", "parked", "exited"]
     assert house.end("unwritten") == ("start_failed", UNWRITTEN)
-    assert house.told("written") == ["parked", "started"]
+    assert house.told("written") == ["preparing", "parked", "started"]
 
 
 def test_a_warden_killed_while_holding_says_that_nothing_started(house: House):
@@ -360,7 +364,7 @@ def test_a_warden_killed_while_holding_says_that_nothing_started(house: House):
     assert "kite-live" not in house.path.read_text()
     house.killed()
     house.come_up()
-    assert house.told() == ["parked", "exited"]
+    assert house.told() == ["preparing", "parked", "exited"]
     assert house.end() == ("start_failed", DROPPED)
     assert house.start("a-2", epoch=2) == HELD, "it is tried again"
     assert house.turn_at(BELL) == ["a-2"]
@@ -390,3 +394,24 @@ def test_an_instant_that_is_none_is_refused(at: object):
     }  # fmt: skip
     with pytest.raises(RefusedError, match="at:"):
         request_from_json(message)
+
+
+def test_what_is_not_prepared_at_its_instant_keeps_nobody_waiting_and_starts_once_it_is(
+    house: House,
+) -> None:
+    house.host.slow = {"a"}
+    house.start("a")
+    house.start("b")
+    assert house.turn_at(BELL) == ["b"]
+    assert house.warden.next_turn() > time.monotonic() + 0.5
+    house.host.slow = set()
+    assert house.turn_at(BELL + 0.1) == ["b", "a"]
+
+
+def test_what_cannot_be_prepared_is_told_before_its_instant(house: House) -> None:
+    house.host.slow = {"a"}
+    house.start("a")
+    house.host.broken = {"a": OSError("no room")}
+    assert house.turn_at(BELL - 5) == []
+    assert house.told() == ["preparing", "exited"]
+    assert house.turn_at(BELL) == []
