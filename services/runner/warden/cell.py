@@ -5,7 +5,7 @@
 
 The strategy waits, with all done but its execution, for one byte. The end of the pipe without it
 (it was recalled, or its warden is gone) ends the cell. Everything here runs in a forked child
-of the warden, holding three descriptors; an error is told through `report`, and ends it.
+of the warden, holding the descriptors of its door; an error is told through `report`, and ends it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,44 +46,67 @@ class Door:
     record: int
     """What the cell writes down of itself: that it went, and how it ended."""
     log: int
+    ways: tuple[int, ...] = ()
+    """Into the run's group. The strategy alone is in it: its keeper is none of what the limits are
+    for, and must be there to pass on a signal when the strategy gets no more of the processors.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     order: Order
     uid: int | None
-    """Whose user the strategy becomes. None: it stays the warden's."""
+    """Whose user the strategy becomes. None: it stays who it is."""
     root: str
     """An empty folder, over which each cell has a file system of its own."""
     whole: bool
     """Whether it has namespaces and a keeper; else it is the strategy's process alone."""
-    group: Group | None
-    """The run's. The strategy alone is in it: its keeper is none of what the limits are for, and
-    must be there to pass on a signal when the strategy gets no more of the processors.
-    """
 
 
-def go_in(plan: Plan, door: Door) -> NoReturn:
+def execute(plan: Plan, door: Door) -> NoReturn:
     """In a fork of the warden."""
+    order = plan.order
+    enter(plan, door, lambda: _check_program(order.argv[0]))
     try:
-        gc.disable()  # it would write to every page that we share with the warden
-        signal.set_wakeup_fd(-1)  # the warden's, and not to be woken by our signals
+        _be_as_started_by_hand()
+        os.execve(order.argv[0], order.argv, {**order.env, MARK: order.run})  # noqa: S606
+    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
+        _tell(door, error)
+    finally:
+        os._exit(NEVER_WENT)
+
+
+def enter(plan: Plan, door: Door, prepare: Callable[[], None]) -> None:
+    """Returns in the strategy alone, when it may go; whoever else is made on the way ends in here.
+
+    `prepare` is done by the strategy before it is ready. All that can go wrong goes wrong by then,
+    while there is time to tell.
+    """
+    try:
+        gc.disable()  # it would write to every page that we share
+        signal.set_wakeup_fd(-1)  # not to be woken by our signals
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         _hold_nothing_but(door)
         os.umask(UMASK)
         _forget_keys(plan)
-        if not plan.whole:
+        if plan.whole:
+            _go_through_the_doorway(plan, door)
+            _make_the_cell(plan)
+            main = os.fork()
+            if main != 0:
+                _keep(main, door)
+        else:
             os.write(door.report, b"%d\n" % os.getpid())
-            _be_strategy(plan, door, _ways_in(plan))
-        _leave_the_host(plan)
-        child = os.fork()
-        if child == 0:
-            _be_keeper(plan, door)
-        os.write(door.report, b"%d\n" % child)
-    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
+        _become_the_strategy(plan, door)
+        prepare()
+        os.write(door.report, READY)
+        os.close(door.report)
+        if os.read(door.go, 1) != GO:
+            os._exit(NEVER_WENT)
+        os.write(door.record, b"go\n")
+    except BaseException as error:  # noqa: BLE001 - a fork never goes on as whoever forked it
         _tell(door, error)
-    finally:
-        os._exit(0)
+        os._exit(NEVER_WENT)
 
 
 def namespaces(uid: int | None) -> int:
@@ -99,31 +123,29 @@ def _leave_the_host(plan: Plan) -> None:
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
 
 
-def _be_keeper(plan: Plan, door: Door) -> NoReturn:
-    try:
-        keeper.be_first()
-        os.setsid()
-        syscalls.be_called("openbell-keeper")
-        syscalls.be_readable(yes=False)
-        order = plan.order
-        ways_in = _ways_in(plan)  # the groups are out of sight afterwards
-        rootfs.build(plan.root, order.cwd, order.readable)
-        rootfs.enter(plan.root)
-        _forbid_groups(plan)
-        main = os.fork()
-        if main == 0:
-            _be_strategy(plan, door, ways_in)
-        for descriptor in (door.report, door.go, door.log, *ways_in):
-            os.close(descriptor)
-        keeper.keep(main, door.record)
-    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
-        _tell(door, error)
-    finally:
-        os._exit(NEVER_WENT)
+def _go_through_the_doorway(plan: Plan, door: Door) -> None:
+    """Returns in the first process of the new namespaces."""
+    _leave_the_host(plan)
+    child = os.fork()
+    if child != 0:
+        os.write(door.report, b"%d\n" % child)
+        os._exit(0)
 
 
-def _ways_in(plan: Plan) -> list[int]:
-    return [] if plan.group is None else plan.group.ways_in()
+def _make_the_cell(plan: Plan) -> None:
+    keeper.be_first()
+    os.setsid()
+    syscalls.be_called("openbell-keeper")
+    syscalls.be_readable(yes=False)
+    rootfs.build(plan.root, plan.order.cwd, plan.order.readable)
+    rootfs.enter(plan.root)
+    _forbid_groups(plan)
+
+
+def _keep(main: int, door: Door) -> NoReturn:
+    for descriptor in (door.report, door.go, door.log, *door.ways):
+        os.close(descriptor)
+    keeper.keep(main, door.record)
 
 
 def _forget_keys(plan: Plan) -> None:
@@ -146,36 +168,25 @@ def _forbid_groups(plan: Plan) -> None:
             Path("/proc/sys/user/max_cgroup_namespaces").write_text("0")
 
 
-def _be_strategy(plan: Plan, door: Door, ways_in: list[int]) -> NoReturn:
-    """All that can go wrong goes wrong before it is ready, while there is time to tell."""
-    try:
-        order = plan.order
-        os.setsid()
-        _check_words(order)
-        os.dup2(door.log, 1)
-        os.dup2(door.log, 2)
-        _limit(order)
-        Group.go_in(ways_in)
-        if plan.uid is not None:
-            os.fchown(door.log, plan.uid, -1)  # /dev/stdout is opened anew by whoever names it
-            os.setgroups([])
-            os.setresgid(plan.uid, plan.uid, plan.uid)
-            os.setresuid(plan.uid, plan.uid, plan.uid)
-        syscalls.drop_capabilities()
-        syscalls.gain_no_privileges()
-        os.chdir(order.cwd)
-        if not Path(order.argv[0]).is_file() or not os.access(order.argv[0], os.X_OK):
-            raise FileNotFoundError(f"{order.argv[0]} cannot be executed")  # noqa: TRY301
-        os.write(door.report, READY)
-        os.close(door.report)
-        if os.read(door.go, 1) == GO:
-            os.write(door.record, b"go\n")
-            _be_as_started_by_hand()
-            os.execve(order.argv[0], order.argv, {**order.env, MARK: order.run})  # noqa: S606
-    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
-        _tell(door, error)
-    finally:
-        os._exit(NEVER_WENT)
+def _become_the_strategy(plan: Plan, door: Door) -> None:
+    os.setsid()
+    _check_words(plan.order)
+    os.dup2(door.log, 1)
+    os.dup2(door.log, 2)
+    _limit(plan.order)
+    Group.go_in(door.ways)
+    if plan.uid is not None:
+        os.setgroups([])
+        os.setresgid(plan.uid, plan.uid, plan.uid)
+        os.setresuid(plan.uid, plan.uid, plan.uid)
+    syscalls.drop_capabilities()
+    syscalls.gain_no_privileges()
+    os.chdir(plan.order.cwd)
+
+
+def _check_program(path: str) -> None:
+    if not Path(path).is_file() or not os.access(path, os.X_OK):
+        raise FileNotFoundError(f"{path} cannot be executed")
 
 
 def _check_words(order: Order) -> None:
@@ -217,7 +228,7 @@ def _hold_nothing_but(door: Door) -> None:
     nothing = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
-    kept = sorted((door.report, door.go, door.record, door.log))
+    kept = sorted((door.report, door.go, door.record, door.log, *door.ways))
     for before, after in zip((2, *kept), (*kept, os.sysconf("SC_OPEN_MAX")), strict=True):
         os.closerange(before + 1, after)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 assert sys.platform == "linux"  # before what other platforms do not have
 
 from . import records, rootfs, uids
-from .cell import GO, Door, Plan, go_in
+from .cell import GO, Door, Plan, execute
 from .cgroups import Groups
 from .host import Cell, End, Identity, Order
 from .making import PATIENCE_S, Making
@@ -202,11 +202,15 @@ class Cells:
             go, going = os.pipe()
             _kept(theirs, go)
             _kept(ours, going)
-            group = None if order.run == TRY else self._groups.of(order.run)
-            plan = Plan(order, uid, str(self._root), whole, group)
+            ways = () if order.run == TRY else self._groups.of(order.run).ways_in()
+            for way in ways:
+                _kept(theirs, way)
+            if uid is not None:
+                os.fchown(log, uid, -1)  # /dev/stdout is opened anew by whoever names it
+            plan = Plan(order, uid, str(self._root), whole)
             child = os.fork()
             if child == 0:
-                go_in(plan, Door(report, go, record, log))
+                execute(plan, Door(report, go, record, log, tuple(ways)))
             forked = os.pidfd_open(child)
             ours.pop_all()
         until = time.monotonic() + PATIENCE_S

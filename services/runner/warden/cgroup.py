@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ class Group:
         return found
 
     @staticmethod
-    def go_in(ways: list[int]) -> None:
+    def go_in(ways: Iterable[int]) -> None:
         """As `enter`. Closes them."""
         for way in ways:
             os.write(way, b"0")
