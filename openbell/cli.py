@@ -25,6 +25,7 @@ from openbell import (
     client,
     credentials,
     show,
+    terminal,
 )
 from openbell.cli_options import (
     FAILED,
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def _end(message: str, code: int) -> None:
-    print(f"openbell: {message}", file=sys.stderr)
+    print(f"openbell: {terminal.shown(message, sys.stderr)}", file=sys.stderr)
     sys.exit(code)
 
 

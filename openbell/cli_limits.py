@@ -196,7 +196,7 @@ def _show_policy(answer: dict[str, Any]) -> None:
         rows.append([option, _words(option, value), Text(enforced, style=style)])
     show.grid(["LIMIT", "VALUE", f"ON {host['runner']}" if told else ""], rows)
     if answer["note"]:
-        print(f"note: {answer['note']}")
+        show.say(f"note: {answer['note']}")
 
 
 def _words(option: str, value: Any) -> str:
@@ -249,11 +249,12 @@ def _show_record(run: dict[str, Any]) -> None:
     }
     for name, value in facts.items():
         if value:
-            print(f"{name:14} {value}")
+            show.say(f"{name:14} {value}")
     if run["last_lines"]:
         print("its last lines:")
-        for line in run["last_lines"]:
-            print(f"  {line}")
+        with show.log() as write:
+            for line in run["last_lines"]:
+                write(f"  {line}\n")
 
 
 def _lasted(run: dict[str, Any]) -> str:

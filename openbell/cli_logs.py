@@ -93,16 +93,17 @@ def _print(log: Log, lines: int | None, *, follow: bool, as_json: bool) -> None:
     text = view["content"]
     if lines is not None:
         text = "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
-    print(text, end="", flush=True)
-    if not follow:
-        return
-    for kind, data in log.openbell.followed_log(
-        log.path, {"run": view["run_id"]}, f"{view['generation']}-{view['next_offset']}"
-    ):
-        if kind == "lines":
-            print(data["content"], end="", flush=True)
-        else:
-            print(f"({data['reason']})", file=sys.stderr)
+    with show.log() as write:
+        write(text)
+        if not follow:
+            return
+        for kind, data in log.openbell.followed_log(
+            log.path, {"run": view["run_id"]}, f"{view['generation']}-{view['next_offset']}"
+        ):
+            if kind == "lines":
+                write(data["content"])
+            else:
+                print(f"({data['reason']})", file=sys.stderr)
 
 
 def _tail_bytes(lines: int | None) -> int:
@@ -127,8 +128,9 @@ def _search(
     if as_json:
         show.raw(found)
         return
-    for hit in reversed(found["hits"]):
-        print(hit["line"])
+    with show.log() as write:
+        for hit in reversed(found["hits"]):
+            write(f"{hit['line']}\n")
     if found["passed_over"]:
         print(f"({found['passed_over']} lines took too long)", file=sys.stderr)
     if found["before"] is not None:

@@ -18,8 +18,9 @@ from typing import cast
 import structlog
 
 from openbell import bus as buses
-from openbell import permissions
+from openbell import descriptors, permissions
 from openbell.bus import Bus
+from openbell.connections import backlog, bounded, room
 from openbell.front_door import LOOPBACK, Asgi, FrontDoor
 from openbell.settings import HttpSettings, Settings
 
@@ -62,6 +63,7 @@ async def run(
 
     Raises ServiceUnavailable without a NATS server, OSError when the port is taken.
     """
+    descriptors.raise_limit()
     wanted = {name: service for name, service in SERVICES.items() if name in names}
     listener = None
     if any(service.paths for service in wanted.values()):
@@ -138,7 +140,7 @@ def _listener(settings: Settings) -> socket.socket:
     """Bound at once, so that a taken port is said before anything is started."""
     host, port = settings.http.host, settings.http.port
     try:
-        return socket.create_server((host, port), backlog=2048)
+        return socket.create_server((host, port), backlog=backlog(descriptors.limit()))
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(f"{host}:{port} cannot be served: {reason}; try --port") from None
@@ -150,14 +152,19 @@ async def _http(
 ) -> AsyncGenerator[None]:
     """The outermost context: open streams end, and requests finish, before any service leaves."""
     import uvicorn  # noqa: PLC0415 - a process without addresses needs none
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: PLC0415
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Generator[None]:
             yield  # uvicorn raises them again when it ends, before the services have left
 
+    limit = descriptors.limit()
     config = uvicorn.Config(
         door,
+        http=bounded(AutoHTTPProtocol, room(limit)),
+        ws="none",
+        backlog=backlog(limit),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -1,8 +1,10 @@
 """How the command line shows things: tables for people, JSON for scripts."""
 
+import contextlib
 import json
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from openbell import terminal
 from openbell.doctor import Check
 
 COLOURS = {
@@ -36,19 +39,43 @@ def raw(value: Any) -> None:
     print(json.dumps(value))
 
 
+def say(words: str) -> None:
+    """What may hold words of others, as a line."""
+    print(terminal.shown(words), flush=True)
+
+
+@contextlib.contextmanager
+def log() -> Generator[Callable[[str], None]]:
+    """Prints what a script has printed. On a terminal with its colours, which end here."""
+    to_terminal, has_colours = sys.stdout.isatty(), False
+
+    def write(text: str) -> None:
+        nonlocal has_colours
+        if to_terminal:
+            text = terminal.coloured(text)
+            has_colours = has_colours or terminal.RESET[0] in text
+        print(text, end="", flush=True)
+
+    try:
+        yield write
+    finally:
+        if has_colours:
+            print(terminal.RESET, end="", flush=True)
+
+
 def outcome(answer: dict[str, Any], *, as_json: bool) -> None:
     """A strategy after a command, in one line, and what its user should know."""
     if as_json:
         raw(answer)
         return
     strategy = answer["strategy"]
-    print(f"{strategy['name']} ({strategy['id']}): {strategy['status']}, {strategy['reason']}")
+    say(f"{strategy['name']} ({strategy['id']}): {strategy['status']}, {strategy['reason']}")
     if coming := _next(strategy):
         print(coming)
     if strategy["warning"]:
-        print(f"warning: {strategy['warning']}")
+        say(f"warning: {strategy['warning']}")
     if answer["note"]:
-        print(f"note: {answer['note']}")
+        say(f"note: {answer['note']}")
 
 
 def table(strategies: Sequence[dict[str, Any]]) -> None:
@@ -70,7 +97,7 @@ def table(strategies: Sequence[dict[str, Any]]) -> None:
             row.insert(1, "" if strategy["access"] == "owner" else owner)
     why, room = titles.index("WHY"), _left(titles, rows)
     for row, strategy in zip(rows, strategies, strict=True):
-        row[why] = _cut(strategy["reason"], room)
+        row[why] = _cut(terminal.shown(strategy["reason"]), room)
     grid(titles, rows, none="No strategies yet. Try: openbell upload my_strategy.py --start")
 
 
@@ -95,7 +122,9 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], *, none: s
     for title in titles:
         shown.add_column(title, overflow="fold")
     for row in rows:
-        shown.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        shown.add_row(
+            *(cell if isinstance(cell, Text) else Text(terminal.shown(cell)) for cell in row)
+        )
     Console().print(shown)
 
 
@@ -130,7 +159,7 @@ def event(kind: str, data: dict[str, Any], *, as_json: bool) -> None:
     known = {"owner", "strategy_id", "at", "run_id", "epoch", "usage"}
     rest = " ".join(f"{k}={v}" for k, v in data.items() if k not in known and v is not None)
     moment = local(data["at"]) if "at" in data else ""
-    print(f"{moment:23} {kind:16} {data.get('strategy_id', '')} {rest}".rstrip(), flush=True)
+    say(f"{moment:23} {kind:16} {data.get('strategy_id', '')} {rest}".rstrip())
 
 
 def checks(found: Sequence[Check], *, as_json: bool) -> None:

@@ -79,6 +79,9 @@ class Usage(Message):
     """What a run has used by its end. None: this host could not tell."""
 
     peak_memory_bytes: int | None = None
+    """At any one time. Of a run in a control group it counts what the kernel has cached of files
+    that the run read or wrote, and gives back when memory is short: it may be as much as the
+    limit, though the run needed little. Of others it is that of their largest process."""
     cpu_s: float | None = None
     refused: int = 0
     """Processes and threads that it was not given, since it had as many as it may."""

@@ -29,7 +29,6 @@ class RunMetrics(Message):
 
     run_id: str
     strategy_id: str
-    owner: str
     cpu_percent: float
     """Of one processor: 200 is two of them."""
     memory_bytes: int

@@ -176,10 +176,18 @@ def _live(run: Run, slot: Slot) -> tuple[Status, str]:
     if slot.waiting:
         return Status.WAITING, slot.waiting
     if run.state == RunState.RUNNING:
-        return Status.RUNNING, _CAUSES[Cause(run.cause)]
+        return Status.RUNNING, _why_granted(run, slot)
     if run.due_at is not None and run.due_at > utc_now() and run.state in _AHEAD:
         return Status.STARTING, run.detail or _AHEAD[RunState(run.state)]
-    return Status.STARTING, run.detail or _CAUSES[Cause(run.cause)]
+    return Status.STARTING, run.detail or _why_granted(run, slot)
+
+
+def _why_granted(run: Run, slot: Slot) -> str:
+    """A restart by hand clears the count of failures: where there are any, it was none by hand."""
+    cause = Cause(run.cause)
+    if cause is Cause.RESTART and slot.failures:
+        return "restarted after it had failed"
+    return _CAUSES[cause]
 
 
 def _unclean(run: Run) -> bool:
@@ -249,7 +257,7 @@ _OUTLOOKS = {
 _CAUSES = {
     Cause.MANUAL: "started by hand",
     Cause.SCHEDULE: "started by its schedule",
-    Cause.RESTART: "started again after it had ended",
+    Cause.RESTART: "restarted",
     Cause.RESUME: "started again after an interruption",
 }
 

@@ -15,7 +15,6 @@ HEARTBEAT = ".openbell-heartbeat"
 class Note(Message):
     """It holds no secret: it is written down."""
 
-    owner: str = ""
     limits: Limits = Limits()
     """With the memory that it may use on this host."""
     watchdogs: Watchdogs = Watchdogs()
@@ -25,7 +24,7 @@ class Note(Message):
         limits = command.limits
         if limits.memory_mb is None:
             limits = limits.model_copy(update={"memory_mb": memory_mb})
-        return Note(owner=command.owner, limits=limits, watchdogs=command.watchdogs)
+        return Note(limits=limits, watchdogs=command.watchdogs)
 
     @staticmethod
     def read(text: str) -> "Note":

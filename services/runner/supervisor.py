@@ -312,7 +312,6 @@ class Supervisor:
         able = self._backend.capabilities
         return Watched(
             strategy_id=live.strategy_id,
-            owner=live.note.owner,
             folder=folder,
             log=self._log(live.strategy_id, run_id),
             heartbeat=heartbeat(folder),

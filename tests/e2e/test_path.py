@@ -95,6 +95,7 @@ def test_a_crash_is_started_again_after_a_pause(openbell: Stack) -> None:
     )
     assert view["run"]["cause"] == "restart"
     openbell.wait_log(strategy, "second time")
+    assert openbell.status(strategy)["reason"] == "restarted after it had failed"
     runs = openbell.http.get(f"/python/runs/{strategy}").json()
     assert [run["reason"] for run in runs] == [None, "crashed"]
     openbell.http.delete(f"/python/delete/{strategy}", params={"stop": True}).raise_for_status()
@@ -107,6 +108,7 @@ def test_restart_makes_a_new_run_when_the_old_is_gone(openbell: Stack) -> None:
     first = main_of(openbell, strategy)
     view = openbell.post(f"/python/restart/{strategy}", params={"wait": 10})["strategy"]
     assert (view["status"], view["run"]["epoch"]) == ("running", 2)
+    assert view["reason"] == "restarted"
     assert not first.is_running()
     openbell.wait_log(strategy, "started")
     openbell.http.delete(f"/python/delete/{strategy}", params={"stop": True}).raise_for_status()

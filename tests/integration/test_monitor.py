@@ -252,7 +252,6 @@ def test_where_nothing_is_enforced_two_looks_end_a_run(
     tree.line()
     run = Watched(
         strategy_id="s",
-        owner="o",
         folder=tmp_path,
         log=tmp_path / "log",
         heartbeat=None,
@@ -452,7 +451,6 @@ def test_metrics_reach_api_and_nobody_tells_those_of_another(nats: NatsServer) -
             RunMetrics(
                 run_id="r",
                 strategy_id="s",
-                owner="o",
                 cpu_percent=1,
                 memory_bytes=2,
                 processes=3,

@@ -79,7 +79,6 @@ class Confined:
         self.monitor = Monitor(self.stop, clock=lambda: self.now)
         run = Watched(
             strategy_id="s",
-            owner="o",
             folder=folder,
             log=folder / "log",
             heartbeat=None,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
+from openbell import descriptors
 from services.runner.warden.address import ADDRESS
 from services.runner.warden.build import BUILD
 from services.runner.warden.protocol import (
@@ -311,7 +312,7 @@ def _start(folder: Path, python: Path) -> subprocess.Popen[bytes]:
 def _spawn(folder: Path, python: Path) -> subprocess.Popen[bytes]:
     """Detached: in a session of its own, so that neither Ctrl-C nor our death reaches it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    program = BOOT.format(root=str(ROOT)) + f"main({str(folder.absolute())!r})"
+    program = _as_before() + BOOT.format(root=str(ROOT)) + f"main({str(folder.absolute())!r})"
     with (folder / "warden.log").open("ab") as log:
         warden = subprocess.Popen(
             [python.absolute(), "-I", "-S", "-c", program],
@@ -326,6 +327,17 @@ def _spawn(folder: Path, python: Path) -> subprocess.Popen[bytes]:
     # Whoever ends first: a warden that ends while we live must leave no zombie.
     threading.Thread(target=warden.wait, name="warden-reaper", daemon=True).start()
     return warden
+
+
+def _as_before() -> str:
+    """Gives back what this process has raised for itself: strategies get what they always got."""
+    soft = descriptors.given()
+    if soft is None:
+        return ""
+    return (
+        "from resource import RLIMIT_NOFILE as n, getrlimit, setrlimit;"
+        f" setrlimit(n, ({soft}, getrlimit(n)[1]))\n"
+    )
 
 
 def _must_start_again(started: subprocess.Popen[bytes], folder: Path) -> bool:

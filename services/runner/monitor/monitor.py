@@ -40,7 +40,6 @@ class Watched:
     """A live run, and what its owner wants of it."""
 
     strategy_id: str
-    owner: str
     folder: Path
     log: Path
     heartbeat: Path | None

@@ -92,7 +92,6 @@ def run_metrics(
     return RunMetrics(
         run_id=run_id,
         strategy_id=run.strategy_id,
-        owner=run.owner,
         cpu_percent=round(100 * max(0, last.cpu_s - first.cpu_s) / seconds, 2),
         memory_bytes=last.memory,
         processes=last.processes,

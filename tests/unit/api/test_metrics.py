@@ -40,7 +40,6 @@ def used(cpu: float = 1, memory: int = 2, strategy: str = "s", run: str = "r") -
     return RunMetrics(
         run_id=run,
         strategy_id=strategy,
-        owner="anybody",
         cpu_percent=cpu,
         memory_bytes=memory,
         processes=3,

@@ -11,7 +11,14 @@ from openbell.db.models import Run, Slot
 from services.api.view import Status, derive
 
 
-def seen(state: RunState, due_s: float | None, **fields: Any) -> tuple[Status, str]:
+def seen(
+    state: RunState,
+    due_s: float | None,
+    *,
+    cause: Cause = Cause.SCHEDULE,
+    failures: int = 0,
+    **fields: Any,
+) -> tuple[Status, str]:
     now = utc_now()
     due_at = now + timedelta(seconds=due_s) if due_s is not None else None
     run = Run(
@@ -21,13 +28,13 @@ def seen(state: RunState, due_s: float | None, **fields: Any) -> tuple[Status, s
         epoch=1,
         runner="here",
         state=state,
-        cause=Cause.SCHEDULE,
+        cause=cause,
         version=1,
         granted_at=now,
         due_at=due_at,
         **fields,
     )
-    return derive(Slot(strategy_id="s1", owner="u1"), run, scheduled=True)
+    return derive(Slot(strategy_id="s1", owner="u1", failures=failures), run, scheduled=True)
 
 
 @pytest.mark.parametrize("state", [RunState.GRANTED, RunState.PREPARING, RunState.PARKED])
@@ -42,6 +49,15 @@ def test_what_else_is_known_of_it_goes_first() -> None:
     assert seen(RunState.PREPARING, 60, detail="installing")[1] == "installing"
     assert seen(RunState.PARKED, 60, stop_reason="stopped_by_user")[0] is Status.STOPPING
     assert seen(RunState.RUNNING, 60)[0] is Status.RUNNING
+
+
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.GRANTED])
+def test_only_what_has_failed_is_said_to_have(state: RunState) -> None:
+    """A person may have restarted it."""
+    assert seen(state, None, cause=Cause.RESTART)[1] == "restarted"
+    words = seen(state, None, cause=Cause.RESTART, failures=1)[1]
+    assert words == "restarted after it had failed"
+    assert seen(state, None, cause=Cause.MANUAL, failures=1)[1] == "started by hand"
 
 
 def ending(reason: ExitReason, **fields: Any) -> tuple[Status, str]:

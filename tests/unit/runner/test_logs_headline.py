@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openbell.redaction import NOTHING_TO_HIDE, Mask
-from services.runner.logs import headline, last_lines
+from services.runner.logs import ending, headline, last_lines
 
 SCRIPTS = {
     "an exception": ("raise ValueError('no price')", "ValueError: no price"),
@@ -140,7 +143,7 @@ def test_last_lines_are_masked_and_bounded(tmp_path: Path) -> None:
     assert lines[-1] == "line 8999 of **********"
     log.write_bytes(b"\xff" * 10 + b"x" * 100_000 + b"\n")
     (line,) = last_lines(log, NOTHING_TO_HIDE)
-    assert len(line) == 16_383
+    assert line == "\ufffd" * 10 + "x" * 1526 + " ... " + "x" * 512
     log.write_bytes(b"\xff" * 100_000)
     assert len("".join(last_lines(log, NOTHING_TO_HIDE)).encode()) <= 16_384
     log.write_bytes(b"\0" * 5000 + b"after it was cleared\n")
@@ -148,3 +151,90 @@ def test_last_lines_are_masked_and_bounded(tmp_path: Path) -> None:
     log.write_bytes(b"\0" * 5000 + b"1234 is the rest of it\n")
     assert last_lines(log, Mask(["token-1234"])) == ("**** is the rest of it",)
     assert last_lines(log, NOTHING_TO_HIDE, 0) == ()
+
+
+LONG = 1_000_000
+CRASHES = {
+    "after its traceback": (
+        f"try:\n  1 / 0\nfinally:\n  import atexit\n  atexit.register(print, 'x' * {LONG}, end='')",
+        "ZeroDivisionError: division by zero",
+    ),
+    "as its message": (f"raise ValueError('no price' + 'x' * {LONG})", "ValueError: no pricexxx"),
+    "without a traceback": (
+        f"print('no price', 'x' * {LONG}, end='')\nraise SystemExit(1)",
+        "no price xxx",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CRASHES)
+def test_a_line_of_a_megabyte_hides_nothing(name: str, tmp_path: Path) -> None:
+    source, wanted = CRASHES[name]
+    (tmp_path / "s.py").write_text(source)
+    log = tmp_path / "s.log"
+    with log.open("wb") as output:
+        command = [sys.executable, "s.py"]
+        subprocess.run(command, cwd=tmp_path, stdout=output, stderr=output, check=False)
+    lines = last_lines(log, NOTHING_TO_HIDE)
+    told = headline(lines)
+    assert told is not None
+    assert told.startswith(wanted)
+    assert len(told) <= 500
+    assert len("".join(lines)) <= 16_384
+
+
+def told_of_all(data: bytes, mask: Mask, n: int) -> tuple[str, ...]:
+    """The same, by reading and masking the whole log."""
+    masked = mask.masked(data)
+    half = mask.unfinished(data)
+    if half >= 4:
+        masked = masked[:-half] + b"*" * half
+    begins = [0, *(at + 1 for at, byte in enumerate(data[:-1]) if byte == 10)]
+    ends = [*(begin - 1 for begin in begins[1:]), len(data.removesuffix(b"\n"))]
+    told = b""
+    for begin, end in list(zip(begins, ends, strict=True))[max(0, len(begins) - n) :]:
+        whole = end - begin <= 7
+        told += (
+            masked[begin:end]
+            if whole
+            else masked[begin : begin + 5] + b" ... " + masked[end - 2 : end]
+        )
+        told += masked[end : end + 1]
+    return tuple(told.decode().splitlines()[-n:]) if n else ()
+
+
+@given(
+    st.lists(st.sampled_from(["\n", "a", "b", "abab", "secretsecre", "long " * 3]), max_size=40),
+    st.integers(0, 9),
+)
+def test_what_is_told_is_the_same_however_it_is_read(words: list[str], n: int) -> None:
+    data, mask = "".join(words).encode(), Mask(["secretsecret", "abab\nabab", "baba"])
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "s.log"
+        log.write_bytes(data)
+        patch.setattr(ending, "HEAD", 5)
+        patch.setattr(ending, "TAIL", 2)
+        patch.setattr(ending, "BLOCK", 7)
+        assert last_lines(log, mask, n) == told_of_all(data, mask, n)
+
+
+def test_what_was_dropped_is_no_line(tmp_path: Path) -> None:
+    """Wherever the blocks end in which it is read."""
+    log = tmp_path / "s.log"
+    for text in (b"x" * 100, b"x" * (2 * 65536 - 100), b"one\n" * 10):
+        for dropped in (4096, 65536, 200_000):
+            log.write_bytes(b"\0" * dropped + b"1234 is the rest of it\n" + text)
+            lines = last_lines(log, Mask(["token-1234"]))
+            assert lines[0] == "**** is the rest of it"
+            assert len(lines) == 1 + len(text.splitlines())
+
+
+def test_only_so_far_back_a_line_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "FURTHEST", 1_000_000)
+    log = tmp_path / "s.log"
+    log.write_bytes(b"before\n" + b"x" * 1_000_001)
+    assert last_lines(log, NOTHING_TO_HIDE) == ("x" * 1536 + " ... " + "x" * 512,)
+    log.write_bytes(b"before\n" + b"x" * 999_000)
+    assert last_lines(log, NOTHING_TO_HIDE)[0] == "before"

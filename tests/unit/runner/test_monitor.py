@@ -81,7 +81,6 @@ class Bench:
     ) -> None:
         run = Watched(
             strategy_id="s",
-            owner="alice",
             folder=self.folder,
             log=self.log,
             heartbeat=self.heartbeat,
@@ -464,7 +463,7 @@ def test_rates_are_those_of_the_last_seconds(bench: Bench) -> None:
     assert told.cpu_percent == 50  # 2.5 s in 5 s
     assert (told.written_bytes_s, told.read_bytes_s) == (1000, None)
     assert (told.memory_bytes, told.processes, told.disk_bytes) == (MB, 3, 7)
-    assert (told.strategy_id, told.owner) == ("s", "alice")
+    assert told.strategy_id == "s"
 
 
 def test_a_processor_gives_nothing_back(bench: Bench) -> None:
@@ -490,7 +489,7 @@ def test_rates_are_those_of_the_time_between_two_reports(bench: Bench, tmp_path:
 
 
 def test_no_message_is_too_large_for_nats(bench: Bench) -> None:
-    run = replace(bench.monitor.runs["s-1"][0], strategy_id="s" * 64, owner="o" * 64)
+    run = replace(bench.monitor.runs["s-1"][0], strategy_id="s" * 64)
     runs = {f"r{n:016}": (run, seen([1, 2], 10**12)) for n in range(1201)}
     told = list(reporter.messages("box-1", datetime.now(UTC), HOST, runs, 5))
     assert [len(one.runs) for one in told] == [MOST_RUNS, MOST_RUNS, 201]
