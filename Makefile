@@ -14,7 +14,7 @@ INTERPRETER = $(shell $(PYTHON) -c 'import sys; print(sys._base_executable or sy
 UV ?= $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
 # What no database is used by; the rest of these folders is run with PostgreSQL, too.
-WITHOUT_DATABASE := $(patsubst %,--ignore tests/integration/test_%.py,bell bus cell examples hostile hostile_probes monitor monitor_cells monitor_groups supervisor warden warden_deaths warden_held warden_ordinary warden_stops warden_upgrade warden_wire)
+WITHOUT_DATABASE := $(patsubst %,--ignore tests/integration/test_%.py,bell bus cell examples hostile hostile_ordinary hostile_probes monitor monitor_cells monitor_groups supervisor warden warden_deaths warden_held warden_ordinary warden_stops warden_upgrade warden_wire)
 # What kills services, NATS and processes, and looks at what is left.
 FAULTS := $(patsubst %,tests/integration/test_%.py,kill two_schedulers outbox stopping upgrade_runner warden warden_deaths warden_held warden_upgrade)
 

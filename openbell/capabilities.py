@@ -13,6 +13,7 @@ LIMITS = {
 EXTENTS = ("enforced", "watched", "none")
 APART = {"own_user": "a user for each owner", "namespaces": "no sight of others"}
 """How strategies are kept apart."""
+EXPOSED = "strategies can read, change and end all that this user can, Openbell itself too"
 
 
 def limits(told: Mapping[str, str]) -> str:

@@ -132,7 +132,10 @@ def _limits() -> Check:
         reason = done.stderr.strip().splitlines()[-1:] or ["the runner's probe said nothing"]
         return Check("limits", reason[0], ok=False)
     apart = capabilities.apart(told)
-    parts = [capabilities.limits(told), f"strategies have {apart or 'no user of their own'}"]
+    parts = [
+        capabilities.limits(told),
+        f"strategies have {apart}" if apart else capabilities.EXPOSED,
+    ]
     return Check("limits", "; ".join([*parts, *filter(None, [told.get("why_not")])]), ok=True)
 
 

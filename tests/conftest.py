@@ -10,9 +10,11 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.databases",
     "tests.fixtures.stack",
-    "tests.fixtures.hostile",
     "tests.fixtures.cgroup2",
     "tests.fixtures.wardens",
+    "tests.fixtures.ordinary",
+    "tests.fixtures.hostile",
+    "tests.fixtures.attacked",
     "tests.fixtures.nats",  # after those that it imports, which must be rewritten for asserts
 ]
 

@@ -1,6 +1,6 @@
 """Run tests as root on a kernel with cgroup v2, in a machine that QEMU emulates.
 
-    make test-cgroup2                                   every file with a test marked `cgroup2`
+    make test-cgroup2                                   what is marked `cgroup2`: 5 minutes
     make test-cgroup2 ARGS="tests/unit/a.py -k v2 -x"   whatever pytest takes
     python -m tests.cgroup2 --python -m openbell doctor --smoke
                                                         not pytest, but the interpreter with these
@@ -16,7 +16,7 @@ Needs Linux on x86-64, QEMU, and Debian's apt-get for the kernel, which is kept 
 No KVM is needed: all is emulated, 20 times as slow. Half a minute of it is what tests/conftest.py
 imports; a file that needs no fixture but `cgroup` runs without:
 
-    make test-cgroup2 ARGS="--noconftest -p tests.fixtures.cgroup2 tests/cgroup2"
+    make test-cgroup2 ARGS="--noconftest -p tests.fixtures.cgroup2 tests/cgroup2/test_kernel.py"
 """
 
 import argparse
@@ -33,6 +33,7 @@ from tests.cgroup2 import initramfs, kernel
 ROOT = Path(__file__).parents[2]
 QEMU = "qemu-system-x86_64"
 TIMED_OUT, NO_STATUS = 124, 125
+SLOWNESS = "OPENBELL_TEST_SLOWNESS"
 TEST_S = 600
 """For one test, in place of what pyproject.toml gives one that is not emulated."""
 QUIET = "quiet loglevel=3 panic=-1 mitigations=off nokaslr audit=0 random.trust_cpu=on"
@@ -119,7 +120,7 @@ def _environment() -> dict[str, str]:
     """What the command sees in the guest."""
     ours = {name: value for name, value in os.environ.items() if name.startswith("OPENBELL_")}
     path = os.environ.get("PATH", os.defpath)
-    return {**ours, "PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
+    return {**ours, SLOWNESS: "8", "PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.cgroup2 import MOUNT, await_empty, counts
+from tests.fixtures.cgroup2 import MOUNT, USER, await_empty, counts, divisible
 
 if sys.platform != "linux":
     pytest.skip("cgroups are Linux's", allow_module_level=True)
@@ -21,12 +21,9 @@ assert sys.platform == "linux"
 
 pytestmark = pytest.mark.cgroup2
 
-USER = 1000
 MIB = 2**20
 IN_BACKGROUND = "/bin/sleep infinity >/dev/null 2>&1"
 """Keeps no pipe open that somebody reads to its end."""
-DELEGATED = ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
-"""What systemd gives to whom it delegates a group: the folder itself, and these files in it."""
 
 
 def run_in(group: Path, script: str) -> subprocess.CompletedProcess[str]:
@@ -63,12 +60,8 @@ def acting_as(user: int) -> Generator[None]:
 @pytest.fixture
 def delegated(cgroup: Path) -> Path:
     """A group that the user without privileges may divide, as systemd gives one away."""
-    group = cgroup / "delegated"
     (cgroup / "cgroup.subtree_control").write_text("+cpu +memory +pids")
-    group.mkdir()
-    for name in DELEGATED:
-        os.chown(group / name, USER, USER)
-    return group
+    return divisible(cgroup / "delegated")
 
 
 def members(group: Path) -> set[int]:

@@ -47,6 +47,15 @@ for _ in range(8):
 time.sleep(600)
 """
 )
+CHILDREN = (
+    GUARD
+    + """
+for _ in range(200):
+    if os.fork() == 0:
+        time.sleep(600)
+time.sleep(600)
+"""
+)
 THREADS = (
     GUARD
     + """

@@ -2,7 +2,8 @@
 
 Each probe has a process of its own. `done` is a success of the attacker's, with what it got;
 else it is told what kept it out: the name of an errno, or words. PLACES names what an attacker
-might have learned of the host: Openbell's home, pids, ports, other strategies' folders.
+might have learned of the host: Openbell's home, pids, ports, other strategies' folders; `only`,
+how the names begin of those that are to be made.
 """
 
 import ctypes
@@ -72,8 +73,9 @@ def first_byte(path: Path) -> bytes:
         return file.read(1)
 
 
-def mount(source: str, target: str, kind: str, flags: int = 0) -> None:
-    checked(libc.mount(source.encode(), target.encode(), kind.encode(), flags, None))
+def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
+    words = (source.encode(), target.encode(), kind.encode())
+    checked(libc.mount(*words, flags, options.encode() or None))
 
 
 # ---- other processes
@@ -107,7 +109,10 @@ for whose, pid in PLACES["pids"].items():
 
 @probe
 def signal_keeper() -> object:
-    return os.kill(KEEPER, signal.SIGKILL)
+    """As long as we can tell what came of it, it lives: with it the kernel would end us."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        os.kill(KEEPER, number)
+    raise KeptOut("ignored")
 
 
 @probe
@@ -178,10 +183,15 @@ def writing(path: str) -> Callable[[], object]:
 
 for path in (
     *("/", "/usr/lib", "/etc", "/etc/passwd", "/dev", "/proc/sys/kernel/core_pattern"),
-    *("/proc/sysrq-trigger", "/sys/devices/system/cpu", str(HOME), str(HOME / "strategies")),
-    sys.prefix,
+    *("/proc/sysrq-trigger", "/sys/devices/system/cpu"),
 ):
-    PROBES[f"write {path}".replace(str(HOME), "HOME").replace(sys.prefix, "PREFIX")] = writing(path)
+    PROBES[f"write {path}"] = writing(path)
+for name, path in {
+    "HOME": HOME,
+    "HOME/strategies": HOME / "strategies",
+    "PREFIX": sys.prefix,
+}.items():
+    PROBES[f"write {name}"] = writing(str(path))
 
 
 @probe
@@ -404,7 +414,7 @@ def nested_root_uncovers_the_host() -> object:
 
 @probe
 def nested_root_signals_keeper() -> object:
-    return in_user_namespace(0, lambda: os.kill(KEEPER, signal.SIGKILL))
+    return in_user_namespace(0, signal_keeper)
 
 
 @probe
@@ -415,25 +425,6 @@ def nested_root_mounts_a_disk() -> object:
 @probe
 def nested_root_makes_a_device() -> object:
     return in_user_namespace(CLONE_NEWNS, make_device)
-
-
-@probe
-def nested_root_raises_its_limits() -> object:
-    """Its own control group may be mounted there; it is the warden's all the same."""
-
-    def raise_limits() -> object:
-        Path("groups").mkdir(exist_ok=True)
-        try:
-            mount("none", "groups", "cgroup2")
-        except OSError:
-            mount("none", "groups", "cgroup")
-        for name in ("cgroup.procs", "memory.max", "pids.max", "pids/pids.max"):
-            with suppress(FileNotFoundError):
-                Path("groups", name).write_text("max")
-                return name
-        raise KeptOut("no limits there")
-
-    return in_user_namespace(CLONE_NEWNS | CLONE_NEWCGROUP, raise_limits)
 
 
 @probe
@@ -457,6 +448,119 @@ def see_fewer(status: int) -> object:
     if seen > 1:
         return seen
     raise KeptOut("alone")
+
+
+# ---- the groups that hold it: each file by itself, for one that could be written would be enough
+
+GROUPS = {
+    "v2": {
+        "memory.max": "max",
+        "memory.swap.max": "max",
+        "memory.oom.group": "0",
+        "pids.max": "max",
+        "cpu.max": "max",
+        "cpu.weight": "10000",
+        "cgroup.procs": "0",
+        "cgroup.threads": "0",
+        "cgroup.subtree_control": "-memory",
+    },
+    "memory": {
+        "memory.limit_in_bytes": "-1",
+        "memory.memsw.limit_in_bytes": "-1",
+        "memory.oom_control": "1",
+        "cgroup.procs": "0",
+        "tasks": "0",
+        "release_agent": "/bin/true",
+    },
+    "pids": {"pids.max": "max", "cgroup.procs": "0", "tasks": "0"},
+    "cpu": {"cpu.cfs_quota_us": "-1", "cpu.shares": "10000", "cgroup.procs": "0", "tasks": "0"},
+}
+"""By hierarchy (that of v2, or one of a controller of v1), what would lift a limit."""
+ABOVE = {"cgroup.procs": "0", "cgroup.subtree_control": "-memory", "release_agent": "/bin/true"}
+
+
+def groups_seen(hierarchy: str, more: int, act: Callable[[Path], object]) -> object:
+    """They can be mounted in a user namespace only as its own cgroup namespace shows them."""
+
+    def mounted() -> object:
+        place = Path("groups")
+        place.mkdir(exist_ok=True)
+        if hierarchy == "v2":
+            mount("none", str(place), "cgroup2")
+        else:
+            mount("none", str(place), "cgroup", options=hierarchy)
+        return act(place)
+
+    return in_user_namespace(CLONE_NEWNS | more, mounted)
+
+
+def lifting(hierarchy: str, name: str) -> Callable[[], object]:
+    """In a cgroup namespace of our own, where our group is the root of all."""
+
+    def write(place: Path) -> object:
+        return written(place / name, GROUPS[hierarchy][name])
+
+    return lambda: groups_seen(hierarchy, CLONE_NEWCGROUP, write)
+
+
+def escaping(hierarchy: str, name: str) -> Callable[[], object]:
+    """To the group above ours, in the namespace that we were given."""
+
+    def write(place: Path) -> object:
+        above = place / own_group(hierarchy).parent.relative_to("/")
+        return written(above / name, ABOVE[name])
+
+    return lambda: groups_seen(hierarchy, 0, write)
+
+
+def dividing(hierarchy: str) -> Callable[[], object]:
+    def make(place: Path) -> object:
+        return (place / "deeper").mkdir()
+
+    return lambda: groups_seen(hierarchy, CLONE_NEWCGROUP, make)
+
+
+def own_group(hierarchy: str) -> Path:
+    wanted = "" if hierarchy == "v2" else hierarchy
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if wanted in controllers.split(","):
+            return Path(path)
+    raise KeptOut("no such group")
+
+
+def written(path: Path, text: str) -> object:
+    """Never makes the file."""
+    descriptor = os.open(path, os.O_WRONLY)
+    return os.write(descriptor, text.encode())
+
+
+for hierarchy, files in GROUPS.items():
+    PROBES[f"group {hierarchy} mkdir"] = dividing(hierarchy)
+    for name in files:
+        PROBES[f"group {hierarchy} {name}"] = lifting(hierarchy, name)
+    for name in ABOVE:
+        PROBES[f"group {hierarchy} ../{name}"] = escaping(hierarchy, name)
+
+
+@probe
+def permit_namespaces_of_groups() -> object:
+    """What forbids them where the groups are its own user's."""
+    return written(Path("/proc/sys/user/max_cgroup_namespaces"), "1000")
+
+
+@probe
+def nested_root_permits_namespaces_of_groups() -> object:
+    """Its own number it may write; that of the cell holds as well."""
+
+    def permit() -> object:
+        written(Path("/proc/sys/user/max_cgroup_namespaces"), "1000")
+        Path("groups").mkdir(exist_ok=True)
+        checked(libc.unshare(CLONE_NEWNS | CLONE_NEWCGROUP))
+        mount("none", "groups", "cgroup2")
+        return written(Path("groups/memory.max"), "max")
+
+    return in_user_namespace(0, permit)
 
 
 def verdict(tried: Callable[[], object]) -> str:
@@ -486,4 +590,5 @@ def outcome(tried: Callable[[], object]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-print(json.dumps({name: verdict(tried) for name, tried in PROBES.items()}))
+wanted = tuple(PLACES.get("only", [""]))
+print(json.dumps({name: verdict(PROBES[name]) for name in PROBES if name.startswith(wanted)}))

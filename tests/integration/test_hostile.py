@@ -4,75 +4,24 @@ What the host itself must enforce is tested as enforced; elsewhere those tests a
 """
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.fixtures import attacked
 from tests.fixtures.hostile import CAP_BYTES, Ground
 from tests.fixtures.logs import disk_bytes
-from tests.fixtures.processes import main_of, members
 from tests.fixtures.stack import eventually
 from tests.hostile import attacks
+from tests.hostile.endings import ENDINGS, STAYING
 
 MB = 1024**2
 SHADOW = Path("/etc/shadow")
 
 
-@dataclass(frozen=True)
-class Ending:
-    """What a script does, held to these limits, and the end to which it comes by itself."""
-
-    source: str
-    reason: str
-    told: str
-    """In the reason that people see."""
-    limits: dict[str, Any] = field(default_factory=dict[str, Any])
-    needs: tuple[str, ...] = ()
-
-
-ENDINGS = {
-    "forks": Ending(
-        attacks.FORKS,
-        "process_limit",
-        "asked for more than 64 processes and threads",
-        {"processes": 64},
-        ("pids_limit",),
-    ),
-    "memory": Ending(attacks.MEMORY, "memory_limit", "64 MB", {"memory_mb": 64}, ("memory_limit",)),
-    "memory of children": Ending(
-        attacks.MEMORY_OF_CHILDREN, "memory_limit", "128 MB", {"memory_mb": 128}, ("memory_limit",)
-    ),
-    "threads": Ending(
-        attacks.THREADS, "process_limit", "64 may be there", {"processes": 64}, ("pids_limit",)
-    ),
-    "descriptors": Ending(
-        attacks.DESCRIPTORS, "crashed", "Too many open files", {"open_files": 128}
-    ),
-    "disk": Ending(attacks.DISK, "disk_limit", "of 32 MB", {"disk_mb": 32}),
-    "disk, deep": Ending(attacks.DEEP, "disk_limit", "of 32 MB", {"disk_mb": 32}),
-    "scratch": Ending(
-        attacks.SCRATCH, "memory_limit", "64 MB", {"memory_mb": 64}, ("memory_limit", "namespaces")
-    ),
-    "scratch, with memory": Ending(
-        attacks.SCRATCH, "crashed", "No space left", {"memory_mb": 1024}, ("namespaces",)
-    ),
-}
-
-
 @pytest.mark.parametrize("name", ENDINGS)
 def test_who_takes_more_than_its_share_is_ended(ground: Ground, name: str) -> None:
-    attack = ENDINGS[name]
-    ground.needs(*attack.needs)
-    with ground.at_peace():
-        strategy = ground.start(
-            attack.source, name.replace(",", ""), limits={"limits": attack.limits}
-        )
-        run = ground.ended(strategy)
-    assert (run["reason"], run["state"]) == (attack.reason, "exited"), run
-    assert attack.told in ground.stack.status(strategy)["reason"]
-    ground.is_gone(strategy)
+    attacked.is_ended(ground, name)
 
 
 def test_who_spins_at_its_limit_can_be_stopped(ground: Ground) -> None:
@@ -85,43 +34,17 @@ def test_who_spins_at_its_limit_can_be_stopped(ground: Ground) -> None:
     ground.is_gone(strategy)
 
 
-@pytest.mark.parametrize(
-    ("name", "source", "said", "signal"),
-    [
-        ("deaf", attacks.DEAF, "deaf", "SIGKILL"),
-        ("escaped", attacks.ESCAPED_AND_STAYING, "away", "SIGKILL"),
-        ("frozen", attacks.FROZEN, "frozen", "SIGKILL"),
-        ("another program", attacks.ANOTHER_PROGRAM, "leaving", "SIGINT"),
-        ("zombies", attacks.ZOMBIES, "undead", "SIGINT"),
-    ],
-)
-def test_who_would_stay_is_stopped_with_all_it_has(
-    ground: Ground, name: str, source: str, said: str, signal: str
-) -> None:
-    with ground.at_peace():
-        strategy = ground.start(source, name)
-        ground.stack.wait_log(strategy, said)
-        assert members(ground.stack.status(strategy)["run"]["id"]) or name == "another program"
-        run = ground.stop(strategy)
-        assert (run["reason"], run["signal"]) == ("stopped_by_user", signal)
-    ground.is_gone(strategy)
+@pytest.mark.parametrize("name", STAYING)
+def test_who_would_stay_is_stopped_with_all_it_has(ground: Ground, name: str) -> None:
+    attacked.is_stopped(ground, name)
 
 
 def test_a_daemon_that_hears_nothing_ends_soon_after_its_run(ground: Ground) -> None:
-    strategy = ground.start(attacks.ESCAPED, "daemon")
-    run = ground.ended(strategy)
-    assert (run["reason"], run["exit_code"]) == ("completed", 0)
-    ground.is_gone(strategy)
+    attacked.is_outlived_by_nobody(ground)
 
 
 def test_who_signals_everybody_reaches_itself_alone(ground: Ground) -> None:
-    ground.needs("own_user", "namespaces")
-    with ground.at_peace():
-        strategy = ground.start(attacks.EVERYBODY, "everybody")
-        ground.stack.wait_log(strategy, "alone")
-        assert ground.of_attacker() == [main_of(ground.stack, strategy)]
-        ground.stop(strategy)
-    ground.is_gone(strategy)
+    attacked.signals_itself_alone(ground)
 
 
 # ---- traps
@@ -237,6 +160,4 @@ def test_what_is_no_text_is_served_as_text(ground: Ground) -> None:
 
 def test_nothing_went_wrong_within_the_product(ground: Ground) -> None:
     """Last of all: what it has met was foreseen."""
-    said = (ground.stack.home / "up.stderr").read_text()
-    warden = (ground.stack.home / "data" / "warden" / "warden.log").read_text()
-    assert "Traceback" not in said + warden
+    ground.has_met_no_surprise()

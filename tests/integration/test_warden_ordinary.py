@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Generator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from services.runner.backends.warden_client import ROOT, WardenClient
+from services.runner.backends.warden_client import WardenClient
+from tests.fixtures import ordinary
 from tests.fixtures.wardens import KILL, QUICK, SH, WAITS, House, gone, play, until
 
 if sys.platform != "linux":
     pytest.skip("reads /proc", allow_module_level=True)
 assert sys.platform == "linux"
 
-ORDINARY = 1000
 BARE = """
 from services.runner.warden import cells
 cells.Cells.try_one = lambda self: setattr(self, "why_bare", "a test")
@@ -35,45 +31,11 @@ ROOT_IS_ROOT = """
 from services.runner.warden import uids
 uids.available = lambda: False
 """
-ALL_IT_CAN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import services.runner.warden.main"
 
 
 @pytest.fixture
-def home() -> Generator[House]:
-    """Of an ordinary user: not below the test's own folder, where no other user may go."""
-    folder = Path(tempfile.mkdtemp(prefix="openbell-"))
-    house = House(folder / "warden")
-    house.work.mkdir(parents=True)
-    if os.getuid() == 0:
-        for path in (folder, house.folder, house.work):
-            os.chown(path, ORDINARY, ORDINARY)
-    yield house
-    house.clear()
-    shutil.rmtree(folder)
-
-
-def user() -> int | None:
-    return ORDINARY if os.getuid() == 0 else None
-
-
-def permitted() -> bool:
-    command = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"]
-    tried = subprocess.run(command, user=user(), group=user(), capture_output=True, check=False)
-    return tried.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def python() -> str:
-    """One that an ordinary user may execute, and that can be a warden."""
-    for path in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin")):
-        command = [path or "", "-I", "-S", "-c", ALL_IT_CAN]
-        try:
-            tried = subprocess.run(command, user=user(), group=user(), check=False)
-        except OSError:
-            continue
-        if tried.returncode == 0:
-            return command[0]
-    pytest.skip("no interpreter for an ordinary user")
+def home(ordinary_house: House) -> House:
+    return ordinary_house
 
 
 FACTS = """
@@ -85,14 +47,14 @@ grep -E 'CapEff|NoNewPrivs' /proc/self/status; touch here; touch /usr/here; echo
 def test_an_ordinary_user_has_whole_cells_where_its_host_permits(home: House, python: str):
     async def scene() -> None:
         async with home.client() as client:
-            if not permitted():
+            if not ordinary.permitted():
                 pytest.skip("this host lets no ordinary user have namespaces")
             assert client.host["namespaces"], client.host["why_no_namespaces"]
             assert not client.host["own_user"]
             await home.run(client, FACTS)
             await home.exits("a")
             said = home.log("a").read_text().splitlines()
-            uid = user() or os.getuid()
+            uid = ordinary.user() or os.getuid()
             assert said[0].split()[0] == str(uid)
             assert said[1] == "500"
             assert int(said[2]) <= 5
@@ -101,7 +63,7 @@ def test_an_ordinary_user_has_whole_cells_where_its_host_permits(home: House, py
             assert not Path("/tmp", home.token).exists()
             await everything_works(home, client)
 
-    with home.warden(python=python, user=user()):
+    with home.warden(python=python, user=ordinary.user()):
         play(scene())
 
 
@@ -139,7 +101,7 @@ def test_a_bare_cell_is_held_together_by_session_mark_and_group(
             assert dies
             os.kill(client.pid, signal.SIGKILL)
             os.kill(dies, signal.SIGKILL)
-        with home.warden(python=python, user=user(), patch=patch):
+        with home.warden(python=python, user=ordinary.user(), patch=patch):
             async with home.client() as client:
                 home.go.touch()
                 exits = await home.exits("outlives", "dies")
@@ -147,7 +109,45 @@ def test_a_bare_cell_is_held_together_by_session_mark_and_group(
                 assert {exits[run].reason for run in ("outlives", "dies")} == {"lost"}
                 assert await client.list() == []
 
-    with home.warden(python=python, user=user(), patch=patch):
+    with home.warden(python=python, user=ordinary.user(), patch=patch):
+        play(scene())
+
+
+DAEMON = """
+import os, signal, sys, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        away = "import time; print('away', flush=True); time.sleep(106)"
+        os.execve(sys.executable, ["python", "-c", away, sys.argv[-1]], {environment})
+    os._exit(0)
+os.wait()
+time.sleep(100)
+"""
+"""A deaf one, in a session of its own, whose parents are gone."""
+
+
+@pytest.mark.parametrize(("environment", "others"), [("os.environ", 2), ("{}", 0)])
+def test_a_stop_of_a_bare_cell_finds_a_daemon_by_its_mark_or_as_the_only_one_s(
+    home: House, python: str, environment: str, others: int
+):
+    async def scene() -> None:
+        async with home.client() as client:
+            for number in range(others):
+                await home.start(client, [SH, "-c", "exec sleep 105"], f"other{number}")
+            script = DAEMON.replace("{environment}", environment)
+            await home.start(client, [python, "-c", script], "a")
+            await home.said("away")
+            assert len(home.scripts()) == others + 2
+            await client.stop("a", "stopped_by_user", QUICK)
+            entry = await home.exit()
+            assert (entry.reason, entry.signal) == ("stopped_by_user", "SIGKILL")
+            assert len(home.scripts()) == others
+            assert [run.run for run in await client.list()] == [f"other{n}" for n in range(others)]
+
+    with home.warden(python=python, user=ordinary.user(), patch=BARE + NO_GROUPS):
         play(scene())
 
 

@@ -1,8 +1,11 @@
 """What a host can do, in words."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from openbell import capabilities
+from openbell import capabilities, doctor
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,26 @@ def test_how_strategies_are_kept_apart() -> None:
     assert capabilities.apart(told) == "a user for each owner"
     assert capabilities.apart(told | {"namespaces": "yes"}).endswith("no sight of others")
     assert capabilities.apart({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"own_user": "no", "namespaces": "yes"}, "strategies have no sight of others"),
+        ({"own_user": "no", "namespaces": "no", "why_not": "a test"}, capabilities.EXPOSED),
+    ],
+)
+def test_doctor_says_plainly_that_nothing_is_kept_apart(
+    told: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a probe that tells of another host."""
+    package = tmp_path / "services" / "runner"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "probe.py").write_text(f"print({json.dumps(told)!r})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (said,) = [check for check in doctor.examine(tmp_path) if check.name == "limits"]
+    assert said.ok
+    assert words in said.detail
+    assert told.get("why_not", "") in said.detail

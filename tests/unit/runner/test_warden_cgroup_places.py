@@ -6,7 +6,6 @@ Each test is another process, in a group of its own, which opens groups and tell
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from typing import Any, cast
 
 import pytest
 
+from tests.fixtures.cgroup2 import USER, divisible
+
 if sys.platform != "linux":
     pytest.skip("control groups are Linux's", allow_module_level=True)
 assert sys.platform == "linux"
@@ -23,9 +24,6 @@ assert sys.platform == "linux"
 pytestmark = pytest.mark.cgroup2
 
 ROOT = Path(__file__).parents[3]
-USER = 1000
-DELEGATED = ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
-"""What systemd gives away of a delegated group."""
 LIMITS = {"memory": True, "processes": True, "cpu": True}
 WARDEN = """
 import json, os, sys
@@ -70,13 +68,6 @@ def stranger() -> Generator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["/bin/sleep", "600"], user=USER) as process:
         yield process
         process.kill()
-
-
-def divisible(group: Path) -> Path:
-    group.mkdir()
-    for name in DELEGATED:
-        os.chown(group / name, USER, USER)
-    return group
 
 
 def opened(group: Path, *wrapper: str, user: int = USER) -> dict[str, Any]:
