@@ -348,7 +348,7 @@ def delete(
     if as_json:
         show.raw(answer)
     else:
-        print(f"deleted {strategy_id}{': ' + answer['note'] if answer['note'] else ''}")
+        show.say(f"deleted {strategy_id}{': ' + answer['note'] if answer['note'] else ''}")
 
 
 @app.command()

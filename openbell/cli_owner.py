@@ -56,7 +56,7 @@ def env(
     ]
     show.grid(["NAME", "KIND", "FROM", "SET"], rows, none="No variables.")
     if answer["note"]:
-        print(f"note: {answer['note']}")
+        show.say(f"note: {answer['note']}")
 
 
 @app.command()

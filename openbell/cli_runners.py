@@ -41,7 +41,7 @@ def runners(as_json: Json = False, url: Url = HERE) -> None:
     show.grid(titles, rows, none="No runner is connected.")
     for one in answer["runners"]:
         if why := one["capabilities"].get("why_not"):
-            print(f"note: {one['id']}: {why}")
+            show.say(f"note: {one['id']}: {why}")
 
 
 @app.command()

@@ -220,4 +220,4 @@ def _show(answer: dict[str, Any], within: int, *, as_json: bool) -> None:
     if answer["truncated"]:
         print("There is more than is shown.")
     if answer["warning"] and (rows or answer["warning"] != LATER):
-        print(f"note: {answer['warning']}")
+        show.say(f"note: {answer['warning']}")

@@ -2,9 +2,10 @@
 
 Whoever can reach the port can open connections and leave them open. There is room for so many;
 who comes then takes the place of the one that has been silent for the longest, of those from
-which a whole request has yet to come. A request that is being answered, such as an endless stream,
-loses its connection to nobody: if there are no others, who comes is turned away. So nothing waits
-for a time to pass, and as long as there is room nobody is sent away for being slow.
+which a whole request has yet to come; if there are none, of those that do not read their answers.
+A request that is being answered, such as an endless stream, and that is read, loses its connection
+to nobody: if there are no others, who comes is turned away. So nothing waits for a time to pass,
+and as long as there is room nobody is sent away for being slow.
 """
 
 import asyncio
@@ -43,13 +44,20 @@ class Connections:
         """It may be closed at once."""
         if len(self._open) >= self._most:
             self._tell_full()
-            leaving = next((one for one in self._open if awaits_request(one)), None)
+            leaving = self._who_leaves()
             if leaving is None:
                 transport.abort()
                 return
             # Aborted, since what waits to be written to it may never be read.
             self._open.pop(leaving).abort()
         self._open[connection] = transport
+
+    def _who_leaves(self) -> asyncio.BaseProtocol | None:
+        for may_leave in (awaits_request, reads_nothing):
+            for connection in self._open:
+                if may_leave(connection):
+                    return connection
+        return None
 
     def heard(self, connection: asyncio.BaseProtocol) -> None:
         if transport := self._open.pop(connection, None):
@@ -73,6 +81,14 @@ def awaits_request(connection: asyncio.BaseProtocol) -> bool:
     """
     cycle: Any = getattr(connection, "cycle", None)
     return cycle is None or cycle.response_complete or cycle.more_body
+
+
+def reads_nothing(connection: asyncio.BaseProtocol) -> bool:
+    """Whether what is written to it waits, and so does who writes it: else requests whose answers
+    nobody reads would keep their places for ever. Of uvicorn's protocols, which have `flow`.
+    """
+    flow: Any = getattr(connection, "flow", None)
+    return flow is not None and flow.write_paused
 
 
 def bounded(protocol: type[asyncio.Protocol], most: int) -> type[asyncio.Protocol]:

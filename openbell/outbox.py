@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -21,9 +22,11 @@ from openbell.db.session import Database
 BATCH = 256
 RETRY_S = 1.0
 TIDY_S = 0.25
-"""How long what is published stays, so that no change waits for the deletion of its own event, and
-many events are deleted at once.
+"""How long what is published stays while nothing else is, so that no change waits for the deletion
+of its own event, and many events are deleted at once.
 """
+MOST_S = 2.0
+"""How long it stays at the most."""
 
 log = structlog.get_logger()
 
@@ -46,6 +49,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._published: set[str] = set()
         """Of which the rows are not deleted yet."""
+        self._untidy_since = 0.0
 
     def add(self, session: AsyncSession, event: Event) -> None:
         session.add(
@@ -99,9 +103,11 @@ class Outbox:
                 _, strategy_id, _ = Event.parts(row.subject)
                 by_strategy[strategy_id].append(row)
             await asyncio.gather(*(self._publish(group) for group in by_strategy.values()))
+            if not self._published:
+                self._untidy_since = time.monotonic()
             self._published.update(row.message_id for row in rows)
             more = len(rows) == BATCH
-            if len(self._published) >= BATCH:
+            if more or time.monotonic() >= self._untidy_since + MOST_S:
                 await self._tidy()
 
     async def _tidy(self) -> None:

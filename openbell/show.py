@@ -122,9 +122,7 @@ def grid(titles: Sequence[str], rows: Sequence[Sequence[str | Text]], *, none: s
     for title in titles:
         shown.add_column(title, overflow="fold")
     for row in rows:
-        shown.add_row(
-            *(cell if isinstance(cell, Text) else Text(terminal.shown(cell)) for cell in row)
-        )
+        shown.add_row(*(_cell(cell) for cell in row))
     Console().print(shown)
 
 
@@ -169,7 +167,13 @@ def checks(found: Sequence[Check], *, as_json: bool) -> None:
     console = Console()
     for check in found:
         mark = Text("ok  ", style="green") if check.ok else Text("FAIL", style="bold red")
-        console.print(mark, Text(f"{check.name}: {check.detail}"))
+        console.print(mark, Text(terminal.shown(f"{check.name}: {check.detail}")))
+
+
+def _cell(cell: str | Text) -> Text:
+    if isinstance(cell, Text):
+        return Text(terminal.shown(cell.plain), style=cell.style)
+    return Text(terminal.shown(cell))
 
 
 def _status(status: str) -> Text:

@@ -87,8 +87,11 @@ class Audit:
             raise
 
     async def _write(self, several: Sequence[Sequence[AuditEntry]]) -> Sequence[None]:
+        entries = [entry for some in several for entry in some]
+        for one in entries:
+            one.id = None  # it may have got one in a transaction that came to nothing
         async with self._database.write() as session:
-            session.add_all(entry for entries in several for entry in entries)
+            session.add_all(entries)
         return [None] * len(several)
 
     @contextlib.asynccontextmanager

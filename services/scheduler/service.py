@@ -188,7 +188,7 @@ class Scheduler:
     async def _carry_out_commands(
         self, asked: Sequence[tuple[str, Asked]]
     ) -> Sequence[Standing | Exception]:
-        """A refusal changes nothing, and is of its asker alone."""
+        """A refusal is of its asker alone. What was over by then is accounted for all the same."""
         answers: list[Standing | Exception] = []
         settled: list[Settled] = []
         async with self._transaction() as slots:
@@ -200,7 +200,10 @@ class Scheduler:
                     answers.append(error)
                 else:
                     answers.append(settled[-1].standing)
-        self._carry_out(settled, slots.strays)
+        try:
+            self._carry_out(settled, slots.strays)
+        except Exception:  # it is committed, and must not be done again
+            log.exception("what was decided could not be carried out; it is at the next look")
         return answers
 
     async def _catch_up(self) -> None:

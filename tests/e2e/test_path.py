@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Generator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,9 @@ def test_always_starts_at_once_and_stays_stopped_when_stopped(openbell: Stack) -
 
 def test_a_market_schedule_tells_what_comes_next(openbell: Stack) -> None:
     strategy = openbell.upload(TICKER, "Market")
-    spec = {"kind": "market", "exchange": "nse", "start": "09:15", "stop": "15:30"}
+    closed = "mon" if datetime.now(UTC).weekday() >= 2 else "fri"  # not now, whatever day it is
+    hours = {"start": "09:15", "stop": "15:30", "weekdays": [closed]}
+    spec = {"kind": "market", "exchange": "nse", **hours}
     answer = openbell.post(f"/python/schedule/{strategy}", json=spec)
     view = answer["strategy"]
     assert view["schedule"]["exchange"] == "NSE"

@@ -154,6 +154,7 @@ def test_an_unknown_exchange(stack: Stack) -> None:
 )
 def test_a_bad_schedule_leaves_the_old_one(stack: Stack, schedule: Any) -> None:
     strategy = upload(stack, name="scheduled").json()["strategy"]["id"]
+    stack.post(f"/python/stop/{strategy}")  # the market may be open just now
     good = {"kind": "market", "exchange": "NSE", "start": "09:15", "stop": "15:30"}
     kept = stack.post(f"/python/schedule/{strategy}", json=good)["strategy"]["schedule"]
     answer = stack.http.post(f"/python/schedule/{strategy}", json=schedule)

@@ -69,16 +69,35 @@ def test_what_breaks_a_transaction_breaks_no_other_change() -> None:
     asyncio.run(scenario())
 
 
-def test_who_does_not_wait_for_it_any_more_keeps_nobody_from_it() -> None:
+def test_who_does_not_wait_for_it_any_more_has_taken_it_back() -> None:
     async def scenario() -> None:
         done = Commits()
         commits = GroupCommit(done, most=10)
-        left, waits = await begun(commits, 2, 4)
+        first = await begun(commits, 2)
+        await asyncio.sleep(0)
+        left, waits = await begun(commits, 4, 6)
         left.cancel()
         done.go_on.set()
-        assert await waits == 8
-        assert done.groups == [[2, 4]]
+        assert await asyncio.gather(*first, waits) == [4, 12]
+        assert done.groups == [[2], [6]]
         with pytest.raises(asyncio.CancelledError):
             await left
+
+    asyncio.run(scenario())
+
+
+def test_of_a_broken_database_nobody_waits_for_a_turn_of_his_own() -> None:
+    async def scenario() -> None:
+        tried = 0
+
+        async def commit(_asked: Sequence[int]) -> Sequence[int]:
+            nonlocal tried
+            tried += 1
+            raise OSError("locked")
+
+        tasks = await begun(GroupCommit(commit, most=50), *range(40))
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {str(answer) for answer in answers} == {"locked"}
+        assert tried == 3
 
     asyncio.run(scenario())

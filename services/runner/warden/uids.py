@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 assert sys.platform == "linux"  # before what other platforms do not have
 
@@ -22,7 +22,9 @@ FIRST_IN_A_CONTAINER = 40_000
 """Where fewer numbers are mapped."""
 MOST = 20_000
 HOMES = 10_000
-"""So that two Openbells of a host hardly ever give one number to two people."""
+"""So many ranges there are. A home chooses one when it is new, and keeps it when it is moved: two
+Openbells of a host hardly ever give one number to two people.
+"""
 
 
 class Uids:
@@ -31,7 +33,8 @@ class Uids:
         self.first = first(path)
         self._known: dict[str, int] = {}
         if path.exists():
-            self._known = cast("dict[str, int]", json.loads(path.read_text()))
+            kept = cast("dict[str, Any]", json.loads(path.read_text()))
+            self.first, self._known = kept["first"], kept["owners"]
 
     def of(self, owner: str) -> int:
         """Raises OSError when it cannot be kept: what nobody remembers would be given twice."""
@@ -50,7 +53,7 @@ class Uids:
     def _keep(self) -> None:
         draft = self._path.with_suffix(".draft")
         with draft.open("w") as file:
-            json.dump(self._known, file)
+            json.dump({"first": self.first, "owners": self._known}, file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._path)

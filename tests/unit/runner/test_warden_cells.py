@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,15 @@ def test_an_owner_s_user_is_remembered_and_nobody_else_s(tmp_path: Path):
     assert again.of("cid") not in {ann, bob}
 
 
+def test_a_home_that_is_moved_goes_on_in_its_range(tmp_path: Path):
+    homes = [tmp_path / str(n) for n in range(6)]
+    homes[0].mkdir()
+    ann = uids.Uids(homes[0] / "uids.json").of("ann")
+    for before, after in pairwise(homes):
+        before.rename(after)
+        assert uids.Uids(after / "uids.json").of(after.name) == ann + int(after.name)
+
+
 def test_a_user_that_cannot_be_remembered_is_not_given(tmp_path: Path):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -117,7 +127,7 @@ def test_a_user_that_cannot_be_remembered_is_not_given(tmp_path: Path):
 
 def test_no_more_users_are_given_than_are_mapped(tmp_path: Path):
     path = tmp_path / "uids.json"
-    path.write_text(json.dumps({"ann": uids.first(path) + uids.MOST - 1}))
+    path.write_text(json.dumps({"first": 5000, "owners": {"ann": 5000 + uids.MOST - 1}}))
     with pytest.raises(OSError, match="no more"):
         uids.Uids(path).of("bob")
 
