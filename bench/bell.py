@@ -1,7 +1,8 @@
 """500 strategies due at one instant, each granted, prepared and parked before it.
 
-How late each first line of user code is, against a bare loop of Popen over the same scripts. On
-few processors most of that is the scripts' own coming up, one beside the other.
+How late each first usable line of user code is, behind its imports; against bare forks of an
+interpreter that has imported the same, parked, and released by a byte each; and against a loop of
+Popen over the same scripts. None may be early, and all must be there.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from bench.start import ENVIRONMENT
 from openbell.db.models import Run, ScheduleRow, Version
 from openbell.db.session import Database
 from openbell.settings import Settings
-from tests.fixtures.default_environment import base_interpreter
+from tests.fixtures.default_environment import base_interpreter, default_environment
 from tests.fixtures.stack import end_all, start_one_process
 
 USERS, STRATEGIES = 50, 500
@@ -35,18 +37,67 @@ PERCENTILES: dict[str, Callable[[list[float]], float]] = {
     "p99": partial(percentile, percent=99),
     "max": max,
 }
-SCRIPT = "import time; print(repr(time.time()))  # {number}\n"
+LATE_MS = 60
+PARKED = """\
+import gc, json, os, sys, time
+several, names = int(sys.argv[1]), sys.argv[2:]
+for name in names:
+    __import__(name)
+gc.disable(); gc.collect(); gc.freeze()
+gos, ready, told = [], os.pipe(), os.pipe()
+for number in range(several):
+    go = os.pipe()
+    if os.fork() == 0:
+        os.write(ready[1], b"r")
+        os.read(go[0], 1)
+        os.write(told[1], f"{time.time()!r}\\n".encode())
+        os._exit(0)
+    gos.append(go[1])
+left = several
+while left:
+    left -= len(os.read(ready[0], left))
+bell = time.time() + 1
+time.sleep(1)
+for go in gos:
+    os.write(go, b"g")
+said = b""
+while said.count(b"\\n") < several:
+    said += os.read(told[0], 65536)
+print(json.dumps([float(line) - bell for line in said.split()]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    name: str
+    imports: tuple[str, ...]
+    users: int
+    """Each has an interpreter that imports, once."""
+
+    def source(self, number: int) -> bytes:
+        names = ", ".join((*self.imports, "time"))
+        return f"import {names}\nprint(repr(time.time()))  # {number}\n".encode()
+
+
+KINDS = (Kind("plain", (), USERS), Kind("pandas", ("numpy", "pandas"), 5))
 
 
 def measure() -> Iterator[Figure]:
+    python = default_environment(base_interpreter())
+    for kind in KINDS:
+        yield from _bell(kind, python)
+
+
+def _bell(kind: Kind, python: Path) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
-        before = _bare(Path(folder) / "before")
+        loop = _popens(Path(folder) / "bare", kind, python) if kind.name == "plain" else None
+        before = _parked_forks(kind, python)
         try:
-            populate(home, users=USERS, strategies=STRATEGIES)
+            populate(home, users=kind.users, strategies=STRATEGIES)
             bell = time.time() + AHEAD_S
-            asyncio.run(_schedule(Settings(home=home), bell))
-            stack = start_one_process(home)
+            asyncio.run(_schedule(Settings(home=home), bell, kind))
+            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python))
             hosted = _first_lines(home, bell)
             leads = asyncio.run(_leads(Settings(home=home)))
             print(f"     granted {percentile(leads, 1):.2f} s ahead (p1)")
@@ -54,38 +105,48 @@ def measure() -> Iterator[Figure]:
             stack.stop()
         finally:
             end_all(home)
-        bare = (before, _bare(Path(folder) / "after"))
-    started, due = len(hosted), sum(lead > 0 for lead in leads)
-    yield Figure(f"of {STRATEGIES} at a bell, not started, + 1", STRATEGIES - started + 1, 1, "", 1)
-    yield Figure(f"of {STRATEGIES} at a bell, granted late, + 1", STRATEGIES - due + 1, 1, "", 1)
+        bare = (before, _parked_forks(kind, python))
+    what = f"{STRATEGIES} {kind.name} at a bell"
+    early, due = sum(late < 0 for late in hosted), sum(lead > 0 for lead in leads)
+    yield Figure(f"{what}, not there, + 1", STRATEGIES - len(hosted) + 1, 1, "", 1)
+    yield Figure(f"{what}, early, + 1", early + 1, 1, "", 1)
+    yield Figure(f"{what}, granted late, + 1", STRATEGIES - due + 1, 1, "", 1)
     for name, of in PERCENTILES.items():
-        what = f"first line of {STRATEGIES} at a bell, {name}"
         reference = sum(map(of, bare)) / len(bare)  # the machine's moods change meanwhile
-        yield Figure(what, of(hosted) * 1e3, reference * 1e3, "ms", 1.3)
+        yield Figure(f"{what}, {name}", of(hosted) * 1e3, reference * 1e3, "ms", 1.5)
+    yield Figure(f"{what}, p99, in ms", percentile(hosted, 99) * 1e3, LATE_MS, "ms", 1)
+    if loop:
+        ratio = percentile(hosted, 99) / percentile(loop, 99)
+        print(f"     a loop of Popen: p50 {median(loop):.2f} s, p99 {percentile(loop, 99):.2f} s")
+        print(f"     p99 of ours against it: {ratio:.3f}x")
 
 
-def _source(number: int) -> bytes:
-    return SCRIPT.format(number=number).encode()
+def _parked_forks(kind: Kind, python: Path) -> list[float]:
+    """How late each of them was, in seconds."""
+    command = [str(python), "-c", PARKED, str(STRATEGIES), *kind.imports]
+    environment = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
 
 
-def _bare(folder: Path) -> list[float]:
+def _popens(folder: Path, kind: Kind, python: Path) -> list[float]:
     """A list of how late each was, in seconds."""
     for number in range(STRATEGIES):
         place = folder / str(number)
         place.mkdir(parents=True)
-        (place / "s.py").write_bytes(_source(number))
+        (place / "s.py").write_bytes(kind.source(number))
     began = time.time()
-    processes = [_popen(folder / str(number)) for number in range(STRATEGIES)]
+    processes = [_popen(folder / str(number), python) for number in range(STRATEGIES)]
     for process in processes:
         process.wait()
     return [float((folder / str(n) / "log").read_text()) - began for n in range(STRATEGIES)]
 
 
-def _popen(place: Path) -> "subprocess.Popen[bytes]":
+def _popen(place: Path, python: Path) -> "subprocess.Popen[bytes]":
     """In a session of its own, as Openbell's: Linux shares the processors out by sessions."""
     with (place / "log").open("wb") as log:
         return subprocess.Popen(
-            [base_interpreter(), "s.py"],
+            [python, "s.py"],
             cwd=place,
             stdout=log,
             env=ENVIRONMENT,
@@ -93,7 +154,7 @@ def _popen(place: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-async def _schedule(settings: Settings, bell: float) -> None:
+async def _schedule(settings: Settings, bell: float, kind: Kind) -> None:
     """Every strategy once, at the bell; each with a source of its own."""
     now = datetime.now(UTC)
     at = datetime.fromtimestamp(bell, UTC).isoformat()
@@ -110,7 +171,7 @@ async def _schedule(settings: Settings, bell: float) -> None:
         await session.exec(delete(ScheduleRow))
         versions = await session.exec(select(Version).order_by(col(Version.strategy_id)))
         for number, version in enumerate(versions.all()):
-            version.source = _source(number)
+            version.source = kind.source(number)
             version.sha256 = hashlib.sha256(version.source).hexdigest()
             version.size = len(version.source)
             row = ScheduleRow(

@@ -58,10 +58,21 @@ class RunGranted(StrategyEvent):
     """How long after that instant this was decided."""
 
 
+class RunParked(StrategyEvent):
+    """It is prepared, and held until its instant."""
+
+    run_id: str
+    epoch: int
+    detail: str | None
+    """What is known already to go wrong with it, or why it takes longer than it might."""
+
+
 class RunStarted(StrategyEvent):
     run_id: str
     epoch: int
     started_at: Utc
+    late_s: float | None = None
+    """How long after the instant at which it was due."""
 
 
 class RunStopping(StrategyEvent):
@@ -144,6 +155,7 @@ EVENTS: tuple[type[Event], ...] = (
     IntentChanged,
     PlanChanged,
     RunGranted,
+    RunParked,
     RunStarted,
     RunStopping,
     RunExited,

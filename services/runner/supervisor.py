@@ -19,7 +19,7 @@ from openbell.contracts.commands import StartRun, StopRun
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.model import ExitReason, RunState, StopStep
 from openbell.settings import Settings
-from services.runner import logs, variables
+from services.runner import logs, preload, variables
 from services.runner.backends.base import (
     Backend,
     BackendLost,
@@ -204,7 +204,13 @@ class Supervisor:
             note=note.model_dump_json(),
             readable=(*await self._interpreters.readable(python), *self._settings.runner.readable),
             start_at=command.start_at,
+            preload=await self._preload(folder / command.filename),
         )
+
+    async def _preload(self, script: Path) -> tuple[str, ...] | None:
+        if not self._settings.runner.fork:
+            return None
+        return await asyncio.to_thread(preload.of_script, script)
 
     def _log(self, strategy_id: str, run_id: str) -> Path:
         return logs.log_file(self._settings.logs, strategy_id, run_id).resolve()

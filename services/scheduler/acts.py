@@ -15,6 +15,7 @@ from openbell.contracts.events import (
     PlanChanged,
     RunExited,
     RunGranted,
+    RunParked,
     RunReported,
     RunStarted,
     RunStopping,
@@ -72,11 +73,15 @@ class Acts:
         if event.state is RunState.PREPARING and event.detail:
             case.slot.waiting = _kept_text(event.detail)
             self.tell(case, StartDelayed, reason=case.slot.waiting)
+        elif event.state is RunState.PARKED:
+            run.detail = _kept_text(event.detail)
+            self.tell(case, RunParked, detail=run.detail)
         elif event.state is RunState.RUNNING:
             run.started_at = event.at
             case.slot.waiting, case.slot.start_failures = None, 0
             self._confirm_start(case, run, event.at)
-            self.tell(case, RunStarted, started_at=event.at)
+            late_s = (event.at - run.due_at).total_seconds() if run.due_at else None
+            self.tell(case, RunStarted, started_at=event.at, late_s=late_s)
         elif event.state is RunState.STOPPING and run.stop_reason is None:
             run.stop_reason = event.reason
             self.tell(case, RunStopping, reason=event.reason)

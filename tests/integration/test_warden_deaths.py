@@ -215,11 +215,11 @@ warden.Warden._watch = die
 WAITS_BEFORE_EXEC = """
 import time
 from services.runner.warden import cell
-def wait(go_on=cell._be_as_started_by_hand):
+def wait(go_on=cell.be_as_started_by_hand):
     while not os.path.exists("exec"):
         time.sleep(0.01)
     go_on()
-cell._be_as_started_by_hand = wait
+cell.be_as_started_by_hand = wait
 """
 
 

@@ -8,7 +8,7 @@ import { moment } from "./time.js";
 
 const EVENTS = [
   "strategy_uploaded", "strategy_deleted", "schedule_changed", "schedule_removed", "intent_changed",
-  "plan_changed", "run_granted", "run_started", "run_stopping", "run_exited", "strategy_gave_up",
+  "plan_changed", "run_granted", "run_parked", "run_started", "run_stopping", "run_exited", "strategy_gave_up",
   "start_delayed", "start_missed", "start_skipped", "strategy_shared", "variables_changed", "limits_changed",
 ];
 /** @type {Record<string, string>} Of no row that stays: they are said. */

@@ -75,6 +75,9 @@ class RunSpec:
     """What its interpreter consists of, and whatever else it may read besides its own folder."""
     start_at: datetime | None = None
     """The instant until which it is held, prepared. None, or the past: it starts at once."""
+    preload: tuple[str, ...] | None = None
+    """What it may share with others, where it can be forked from an interpreter that has imported
+    it. None: it gets an interpreter of its own."""
 
 
 @dataclass(frozen=True, slots=True)

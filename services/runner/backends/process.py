@@ -217,6 +217,7 @@ def _request(spec: RunSpec) -> Start:
         cpu_weight=limits.cpu_weight,
         cpus=limits.cpus,
         open_files=limits.open_files,
+        preload=spec.preload,
     )
 
 

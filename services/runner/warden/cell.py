@@ -15,7 +15,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +63,17 @@ class Plan:
     """Whether it has namespaces and a keeper; else it is the strategy's process alone."""
 
 
-def execute(plan: Plan, door: Door) -> NoReturn:
+def go_in(plan: Plan, door: Door) -> NoReturn:
     """In a fork of the warden."""
-    order = plan.order
-    enter(plan, door, lambda: _check_program(order.argv[0]))
+    enter(plan, door, lambda: _check_program(plan.order.argv[0]))
+    execute(plan.order, door)
+
+
+def execute(order: Order, door: Door) -> NoReturn:
     try:
-        _be_as_started_by_hand()
+        be_as_started_by_hand()
         os.execve(order.argv[0], order.argv, {**order.env, MARK: order.run})  # noqa: S606
-    except BaseException as error:  # noqa: BLE001 - a fork never goes on as the warden
+    except BaseException as error:  # noqa: BLE001 - a fork never goes on as whoever forked it
         _tell(door, error)
     finally:
         os._exit(NEVER_WENT)
@@ -86,9 +89,9 @@ def enter(plan: Plan, door: Door, prepare: Callable[[], None]) -> None:
         gc.disable()  # it would write to every page that we share
         signal.set_wakeup_fd(-1)  # not to be woken by our signals
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        _hold_nothing_but(door)
+        hold_nothing_but((door.report, door.go, door.record, door.log, *door.ways))
         os.umask(UMASK)
-        _forget_keys(plan)
+        forget_keys(plan.uid)
         if plan.whole:
             _go_through_the_doorway(plan, door)
             _make_the_cell(plan)
@@ -109,15 +112,12 @@ def enter(plan: Plan, door: Door, prepare: Callable[[], None]) -> None:
         os._exit(NEVER_WENT)
 
 
-def namespaces(uid: int | None) -> int:
-    """An ordinary user may have them in a user namespace, in which it stays who it is."""
-    return CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | (CLONE_NEWUSER if uid is None else 0)
-
-
-def _leave_the_host(plan: Plan) -> None:
+def leave_the_host(uid: int | None, more: int = 0) -> None:
+    """An ordinary user may have namespaces in one of users, in which it stays who it is."""
     user, group = os.getuid(), os.getgid()
-    syscalls.unshare(namespaces(plan.uid))
-    if plan.uid is None:
+    kinds = CLONE_NEWNS | CLONE_NEWIPC | more
+    syscalls.unshare(kinds | (CLONE_NEWUSER if uid is None else 0))
+    if uid is None:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
         Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
@@ -125,7 +125,7 @@ def _leave_the_host(plan: Plan) -> None:
 
 def _go_through_the_doorway(plan: Plan, door: Door) -> None:
     """Returns in the first process of the new namespaces."""
-    _leave_the_host(plan)
+    leave_the_host(plan.uid, CLONE_NEWPID)
     child = os.fork()
     if child != 0:
         os.write(door.report, b"%d\n" % child)
@@ -148,14 +148,14 @@ def _keep(main: int, door: Door) -> NoReturn:
     keeper.keep(main, door.record)
 
 
-def _forget_keys(plan: Plan) -> None:
+def forget_keys(uid: int | None) -> None:
     """Of whoever started the warden, by login or by unit: they are possessed, not owned, and so
     another user's as well. An ordinary user has room for few keyrings, and its own keys anyway.
     """
     try:
         syscalls.join_new_keyring()
     except OSError:
-        if plan.uid is not None:
+        if uid is not None:
             raise
 
 
@@ -176,12 +176,16 @@ def _become_the_strategy(plan: Plan, door: Door) -> None:
     _limit(plan.order)
     Group.go_in(door.ways)
     if plan.uid is not None:
-        os.setgroups([])
-        os.setresgid(plan.uid, plan.uid, plan.uid)
-        os.setresuid(plan.uid, plan.uid, plan.uid)
+        be_user(plan.uid)
     syscalls.drop_capabilities()
     syscalls.gain_no_privileges()
     os.chdir(plan.order.cwd)
+
+
+def be_user(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
 
 
 def _check_program(path: str) -> None:
@@ -213,7 +217,7 @@ def _limit(order: Order) -> None:
     syscalls.be_readable(yes=False)
 
 
-def _be_as_started_by_hand() -> None:
+def be_as_started_by_hand() -> None:
     """No handler, nothing ignored, nothing blocked."""
     for number in signal.valid_signals():
         with suppress(OSError, ValueError):
@@ -221,14 +225,14 @@ def _be_as_started_by_hand() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _hold_nothing_but(door: Door) -> None:
+def hold_nothing_but(those: Iterable[int]) -> None:
     """The warden's lock, its clients' connections and the other cells' pipes among them: whoever
     waits for one of those to be closed would wait for this run.
     """
     nothing = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
-    kept = sorted((door.report, door.go, door.record, door.log, *door.ways))
+    kept = sorted(those)
     for before, after in zip((2, *kept), (*kept, os.sysconf("SC_OPEN_MAX")), strict=True):
         os.closerange(before + 1, after)
 

@@ -7,13 +7,14 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 assert sys.platform == "linux"  # before what other platforms do not have
 
 from . import records, rootfs, uids
-from .cell import GO, Door, Plan, execute
+from .cell import GO, Door, Plan, go_in
 from .cgroups import Groups
 from .host import Cell, End, Identity, Order
 from .making import PATIENCE_S, Making
@@ -25,6 +26,9 @@ and may take as long again."""
 EXEC_S = 0.1
 """How long a strategy's execution is waited for."""
 GLANCE_S = 0.005
+UNSAID = "the cell ended, or hung, while it was made"
+Fork = Callable[[Order, "int | None", Door, Making], None]
+"""Makes what goes through the door."""
 TRY = "_probe"
 """No run's name."""
 TRY_AGAIN_S = 10.0
@@ -62,7 +66,7 @@ class Cells:
         order = Order(TRY, TRY, ("/bin/sh",), str(self._probe), {}, os.devnull)
         uid = None if self._uids is None else self._uids.first
         try:
-            self.making[TRY] = self._fork(order, os.memfd_create(TRY), uid=uid, whole=True)
+            self._fork(order, os.memfd_create(TRY), uid, self._child(whole=True))
             self._wait(TRY)
         except OSError as error:
             self.why_bare = str(error)
@@ -78,33 +82,51 @@ class Cells:
         if self.why_bare is not None and now >= self._tried_at + TRY_AGAIN_S:
             self.try_one()
 
-    def prepare(self, order: Order) -> Making:
-        """OSError, ValueError; then it is to be forgotten, and its group to be removed.
+    def user_of(self, order: Order) -> int | None:
+        """Whose user it gets; its folder is given to that one. OSError, ValueError."""
+        self._try_again()
+        own = os.path.realpath(order.cwd)
+        shared = (*rootfs.SYSTEM, str(self._folder))
+        if any(rootfs.is_below(os.path.realpath(each), own) for each in shared):
+            # It would become the strategy's to write, with all that is in it.
+            raise ValueError(f"{order.cwd} holds more than a strategy")
+        if self._uids is None:
+            return None
+        uid = self._uids.of(order.owner)
+        uids.give(Path(order.cwd), uid)
+        return uid
+
+    def prepare(self, order: Order, uid: int | None, fork: Fork | None = None) -> Making:
+        """By `fork`, when a zygote does it. OSError, ValueError; then it is to be forgotten, and
+        its group to be removed.
 
         What is returned is to be `heard` until it is over; then it is `settled`.
         """
-        self._try_again()
-        whole = self.why_bare is None
-        uid = self._user_of(order)
         self._groups.create(order.run, order.bounds)
-        making = self._fork(order, open_log(Path(order.log)), uid=uid, whole=whole)
-        self.making[order.run] = making
-        return making
+        return self.make(order, uid, fork)
 
-    def settle(self, run: str) -> None:
-        """It is over: it is held from now on, or OSError tells what went wrong."""
+    def make(self, order: Order, uid: int | None, fork: Fork | None = None) -> Making:
+        """As `prepare`, in the group that is there."""
+        fork = fork or self._child(whole=self.why_bare is None)
+        return self._fork(order, open_log(Path(order.log)), uid, fork)
+
+    def settle(self, run: str) -> str | None:
+        """It is over: it is held from now on, with what is to be said of it; or OSError tells what
+        went wrong.
+        """
         making = self.making.pop(run)
         if not making.ready or making.keeper is None:
             making.abandon()
-            raise OSError(making.why_not())
+            raise OSError(making.why_not() or UNSAID)
         try:
             records.begin(making.record, making.keeper, self._boot_id, whole=making.whole)
         except OSError:
             making.abandon()
             raise
         making.close()
-        self.held[run] = Cell(making.keeper, making.go)
+        self.held[run] = Cell(making.keeper, making.go, making.forked is None)
         self._whole[run] = making.whole
+        return making.note()
 
     def release(self, run: str) -> Identity:
         """Returns once it is executed, or after a moment: of hundreds that are due together each
@@ -114,7 +136,8 @@ class Cells:
         held = self.held.pop(run)
         try:
             os.write(held.go, GO)
-            _await_reader(held.go)
+            if not held.forked:
+                _await_reader(held.go)
         except BrokenPipeError:
             raise OSError("it was ended while it was held") from None
         finally:
@@ -126,12 +149,12 @@ class Cells:
         if making := self.making.pop(run, None):
             making.abandon()
             return
-        held = self.held.pop(run)
-        os.close(held.go)
-        send(held.keeper, signal.SIGKILL)
+        if held := self.held.pop(run, None):
+            os.close(held.go)
+            send(held.keeper, signal.SIGKILL)
 
     def _wait(self, run: str) -> None:
-        """Until it is held, which is a matter of milliseconds."""
+        """Until it is held: milliseconds, or PATIENCE_S if it hangs. OSError."""
         if making := self.making.get(run):
             making.wait()
             self.settle(run)
@@ -179,19 +202,7 @@ class Cells:
     def _path(self, run: str) -> Path:
         return self._folder / run
 
-    def _user_of(self, order: Order) -> int | None:
-        own = os.path.realpath(order.cwd)
-        shared = (*rootfs.SYSTEM, str(self._folder))
-        if any(rootfs.is_below(os.path.realpath(each), own) for each in shared):
-            # It would become the strategy's to write, with all that is in it.
-            raise ValueError(f"{order.cwd} holds more than a strategy")
-        if self._uids is None:
-            return None
-        uid = self._uids.of(order.owner)
-        uids.give(Path(order.cwd), uid)
-        return uid
-
-    def _fork(self, order: Order, log: int, *, uid: int | None, whole: bool) -> Making:
+    def _fork(self, order: Order, log: int, uid: int | None, fork: Fork) -> Making:
         """Closes `log`. OSError."""
         with ExitStack() as ours, ExitStack() as theirs:
             theirs.callback(os.close, log)
@@ -207,14 +218,21 @@ class Cells:
                 _kept(theirs, way)
             if uid is not None:
                 os.fchown(log, uid, -1)  # /dev/stdout is opened anew by whoever names it
-            plan = Plan(order, uid, str(self._root), whole)
+            making = Making(told, record, going, whole=True, until=time.monotonic() + PATIENCE_S)
+            fork(order, uid, Door(report, go, record, log, tuple(ways)), making)
+            ours.pop_all()
+        self.making[order.run] = making
+        return making
+
+    def _child(self, *, whole: bool) -> Fork:
+        def fork(order: Order, uid: int | None, door: Door, making: Making) -> None:
             child = os.fork()
             if child == 0:
-                execute(plan, Door(report, go, record, log, tuple(ways)))
-            forked = os.pidfd_open(child)
-            ours.pop_all()
-        until = time.monotonic() + PATIENCE_S
-        return Making(child, forked, told, record, going, whole, until)
+                go_in(Plan(order, uid, str(self._root), whole), door)
+            making.pid, making.forked = child, os.pidfd_open(child)
+            making.whole = whole
+
+        return fork
 
 
 def _await_reader(pipe: int) -> None:

@@ -56,7 +56,7 @@ def pack(lock: IO[bytes], held: Iterable[Start], cells: Mapping[str, Cell]) -> i
     package = {
         "lock": lock.fileno(),
         "held": [request_to_json(request) for request in held],
-        "cells": {run: [*cell.keeper, cell.go] for run, cell in cells.items()},
+        "cells": {run: [*cell.keeper, cell.go, cell.forked] for run, cell in cells.items()},
     }
     file = os.memfd_create("openbell-warden")
     with os.fdopen(file, "wb", closefd=False) as writer:
@@ -85,5 +85,8 @@ def unpack(file: int) -> Handover:
         package.seek(0)
         told = cast("dict[str, Any]", json.load(package))
     held = tuple(cast("Start", request_from_json(request)) for request in told["held"])
-    cells = {run: Cell(Identity(pid, ticks), go) for run, (pid, ticks, go) in told["cells"].items()}
+    cells = {
+        run: Cell(Identity(pid, ticks), go, *forked)
+        for run, (pid, ticks, go, *forked) in told["cells"].items()
+    }
     return Handover(told["lock"], held, cells)

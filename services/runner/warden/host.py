@@ -44,6 +44,10 @@ class Order:
     readable: tuple[str, ...] = ()
     """What it may read besides the system and its own folder: its interpreter."""
     bounds: Bounds = Bounds()
+    preload: tuple[str, ...] | None = None
+    """What it imports that may be shared with others, by a zygote. None: it is to be executed."""
+    patient: bool = False
+    """It is for later: there is time to wait for its zygote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Cell:
 
     keeper: Identity
     go: int
+    forked: bool = False
+    """By a zygote: nothing is executed any more when it goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +148,15 @@ class Host(Protocol):
 
     @property
     def preparing(self) -> bool:
-        """Whether anything is, just now: what a successor could not go on with."""
+        """Whether anything is, just now: what a successor could not go on with, and what takes too
+        long `outcomes` tells.
+        """
         return False
 
-    def outcomes(self) -> Iterable[tuple[str, Exception | None]]:
-        """What was prepared since the last call, and what could not be, with the reason."""
+    def outcomes(self) -> Iterable[tuple[str, Exception | str | None]]:
+        """What was prepared since the last call, with what is to be said of it; and what could not
+        be, with the reason.
+        """
         return ()
 
     def release(self, run: str, /) -> Identity:

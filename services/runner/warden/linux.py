@@ -17,13 +17,17 @@ from . import procfs
 from .cells import Cells
 from .cgroups import MOST_WEIGHTS, Groups
 from .host import UNSEEN, Cell, End, Identity, Order, Root, Usage
+from .making import Making
 from .posix import PosixHost, end_of, is_alive
 from .tree import Process
+from .zygotes import Zygote, Zygotes, kind_of
 
 GROUPS = "groups.json"
 PARTING_S = 1.0
 """How long the last groups may take to be empty."""
 PAUSE_S = 0.01
+TOGETHER = 16
+"""Cells that are made at one time."""
 
 
 class LinuxHost(PosixHost):
@@ -41,7 +45,14 @@ class LinuxHost(PosixHost):
         self._cells.held.update(held)
         self._cells.try_one()
         self._selector = selector
-        self._outcomes: list[tuple[str, Exception | None]] = []
+        self._outcomes: list[tuple[str, Exception | str | None]] = []
+        self._queue: dict[str, tuple[Order, int | None]] = {}
+        """What is to be prepared, with its user."""
+        self._unforked: dict[str, str] = {}
+        """Why what is being prepared is executed, though it might have been forked."""
+        self._forked: dict[str, tuple[Order, int | None]] = {}
+        """What a zygote is making."""
+        self._zygotes = Zygotes(folder, selector, self._go_on)
         self._runs: dict[int, str] = {}
         self._empty: set[str] = set()
         """Runs whose group could not be removed yet."""
@@ -66,17 +77,26 @@ class LinuxHost(PosixHost):
     def prepare(self, order: Order) -> None:
         self._grouped_runs.add(order.run)
         self._weigh()
-        making = self._cells.prepare(order)
-        self._selector.register(making.told, EVENT_READ, lambda: self._hear(order.run))
+        uid = self._cells.user_of(order)
+        if order.patient:
+            self._queue[order.run] = order, uid
+            zygote = self._zygote_for(order, uid)
+            if zygote is None or not zygote.warming:
+                self._go_on()
+        else:
+            self._make(order, uid)
 
     def is_prepared(self, run: str) -> bool:
         return run in self._cells.held
 
     @property
     def preparing(self) -> bool:
-        return bool(self._cells.making)
+        return bool(self._cells.making) or bool(self._queue)
 
-    def outcomes(self) -> Iterator[tuple[str, Exception | None]]:
+    def outcomes(self) -> Iterator[tuple[str, Exception | str | None]]:
+        """Heard before anybody is reaped, so that whoever is named is still the one."""
+        for making in self._cells.making.values():
+            making.hear()
         for run in [run for run, making in self._cells.making.items() if making.over]:
             self._settle(run)
         while self._outcomes:
@@ -89,27 +109,83 @@ class LinuxHost(PosixHost):
         return main
 
     def recall(self, run: str) -> None:
-        self._stop_hearing(run)
-        self._cells.recall(run)
+        """Also of one that could not be prepared, which has not been told yet."""
+        self._outcomes = [outcome for outcome in self._outcomes if outcome[0] != run]
+        if self._queue.pop(run, None) is None:
+            self._stop_hearing(run)
+            self._cells.recall(run)
+
+    def _go_on(self) -> None:
+        """With what waits for its turn, or for its zygote. Each in the making holds descriptors,
+        and some of the processors.
+        """
+        for run, (order, uid) in [*self._queue.items()]:
+            if len(self._cells.making) >= TOGETHER:
+                return
+            zygote = self._zygote_for(order, uid)
+            if zygote is not None and zygote.warming:
+                continue
+            del self._queue[run]
+            try:
+                self._make(order, uid)
+            except (OSError, ValueError) as error:
+                self._outcomes.append((run, error))
+
+    def _zygote_for(self, order: Order, uid: int | None) -> Zygote | None:
+        if order.preload is None or self._cells.why_bare is not None:
+            return None
+        with suppress(OSError):  # no room for one: it is executed
+            return self._zygotes.of(kind_of(order, order.preload, uid))
+        return None
+
+    def _make(self, order: Order, uid: int | None) -> None:
+        zygote = self._zygote_for(order, uid)
+        if zygote is None or not zygote.warm:
+            if zygote is not None and zygote.why_not is not None:
+                self._unforked[order.run] = f"it has an interpreter of its own: {zygote.why_not}"
+            self._hear_of(self._cells.prepare(order, uid), order.run)
+            return
+        fork = self._zygotes.forks(zygote)
+        self._hear_of(self._cells.prepare(order, uid, fork), order.run)
+        self._forked[order.run] = order, uid
+
+    def _hear_of(self, making: Making, run: str) -> None:
+        """OSError, and it is given up."""
+        try:
+            self._selector.register(making.told, EVENT_READ, lambda: self._hear(run))
+        except OSError:
+            self._cells.recall(run)
+            raise
 
     def _hear(self, run: str) -> None:
-        making = self._cells.making[run]
-        making.hear()
-        if making.over:
-            self._settle(run)
+        """It may have been taken back by another event of this turn."""
+        if making := self._cells.making.get(run):
+            making.hear()
+            if making.over:
+                self._settle(run)
 
     def _settle(self, run: str) -> None:
         self._stop_hearing(run)
+        forked, silent = self._forked.pop(run, None), self._cells.making[run].why_not() is None
+        why_slow = self._unforked.pop(run, None)
         try:
-            self._cells.settle(run)
+            self._outcomes.append((run, self._cells.settle(run) or why_slow))
         except OSError as error:
-            self._outcomes.append((run, error))
-        else:
-            self._outcomes.append((run, None))
+            if forked is None or not silent or not self._made_again(*forked):
+                self._outcomes.append((run, error))
+        self._go_on()
+
+    def _made_again(self, order: Order, uid: int | None) -> bool:
+        """Without its zygote, which has died."""
+        with suppress(OSError):
+            self._hear_of(self._cells.make(order, uid), order.run)
+            return True
+        return False
 
     def _stop_hearing(self, run: str) -> None:
         if making := self._cells.making.get(run):
-            self._selector.unregister(making.told)
+            with suppress(KeyError):  # nobody has begun to hear of it
+                self._selector.unregister(making.told)
 
     def has_keeper(self, run: str) -> bool:
         return self._cells.is_whole(run)
@@ -160,13 +236,15 @@ class LinuxHost(PosixHost):
 
     @property
     def untidy(self) -> bool:
-        return bool(self._empty) or self.preparing
+        return bool(self._empty)
 
     def ended(self) -> Iterator[tuple[int, End]]:
         yield from super().ended()
+        self._zygotes.tend()
         self._sweep()
 
     def close(self) -> None:
+        self._zygotes.close()
         until = time.monotonic() + PARTING_S
         while self._empty and time.monotonic() < until:
             self._sweep()
@@ -185,7 +263,10 @@ class LinuxHost(PosixHost):
         what a bare run has left to us.
         """
         ours = {cell.keeper.pid for cell in self._cells.held.values()}
-        ours = ours.union(*(making.pids for making in self._cells.making.values()))
+        for making in self._cells.making.values():
+            making.hear()
+            ours |= making.pids
+        ours |= self._zygotes.pids
         ours |= {pid for pid, run in self._runs.items() if self._cells.is_whole(run)}
         return {pid: found for pid, found in super()._table().items() if pid not in ours}
 

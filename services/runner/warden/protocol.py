@@ -26,6 +26,7 @@ SIGNALS = frozenset({"SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTE
 Json = dict[str, object]
 Steps = tuple[tuple[str, float], ...]
 Paths = tuple[str, ...]
+Names = tuple[str, ...] | None
 
 
 class RefusedError(Exception):
@@ -68,12 +69,22 @@ class Start:
     cpu_weight: int | None = None
     cpus: float | None = None
     open_files: int | None = None
+    preload: Names = None
+    """What the script imports that it may share with others, as an order's."""
 
     @property
     def order(self) -> Order:
         bounds = Bounds(self.memory, self.processes, self.cpu_weight, self.cpus, self.open_files)
         return Order(
-            self.run, self.owner, self.argv, self.cwd, self.env, self.log, self.readable, bounds
+            self.run,
+            self.owner,
+            self.argv,
+            self.cwd,
+            self.env,
+            self.log,
+            self.readable,
+            bounds,
+            self.preload,
         )
 
 
@@ -153,7 +164,7 @@ class Entry:
     signal: str | None = None
     detail: str | None = None
     start_at: float | None = None
-    """When what is `preparing`, then `parked`, starts."""
+    """Of what is `preparing`: when it starts."""
     lifetime: float | None = None
     note: str | None = None
     peak_memory: int | None = None
@@ -278,6 +289,13 @@ def _paths(value: object) -> Paths:
     return paths
 
 
+def _names(value: object) -> Names:
+    names = _texts(value) if value else ()
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError
+    return names
+
+
 def _environment(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise TypeError
@@ -310,6 +328,7 @@ READERS: dict[str, tuple[Callable[[object], object], bool]] = {
     "tuple[str, ...]": (_texts, False),
     "Mapping[str, str]": (_environment, False),
     "Paths": (_paths, True),
+    "Names": (_names, True),
     "Steps": (_steps, False),
     "Steps | None": (_steps, True),
 }

@@ -15,7 +15,16 @@ from pathlib import Path
 assert sys.platform == "linux"  # before what other platforms do not have
 
 from . import syscalls
-from .syscalls import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE
+from .syscalls import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SLAVE,
+)
 
 SYSTEM = (
     *("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
@@ -58,11 +67,13 @@ def _resolver(file: Path) -> Path:
     return file.parent if len(file.parts) > SHARED_DEPTH else file
 
 
-def build(root: str, own: str, extra: Iterable[str]) -> None:
-    """Makes it at `root`, in a mount namespace of the caller's own. OSError."""
+def build(root: str, own: str, extra: Iterable[str], rooms: Iterable[str] = ()) -> None:
+    """Makes it at `root`, in a mount namespace of the caller's own; with `rooms`, empty folders.
+    OSError.
+    """
     syscalls.mount("none", "/", flags=MS_REC | MS_SLAVE)
     syscalls.mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")
-    for name in ("proc", "dev/pts", "dev/shm", "tmp", OLD):
+    for name in ("proc", "dev/pts", "dev/shm", "tmp", OLD, *rooms):
         (Path(root) / name).mkdir(parents=True)
     for scratch in ("tmp", "dev/shm"):
         syscalls.mount("tmpfs", f"{root}/{scratch}", "tmpfs", MS_NOSUID | MS_NODEV, SCRATCH)
@@ -74,9 +85,14 @@ def build(root: str, own: str, extra: Iterable[str]) -> None:
     _devices(Path(root) / "dev")
 
 
-def enter(root: str) -> None:
-    """Leaves all else behind. For PID 1 of the new namespace: /proc shows that one's processes."""
-    syscalls.mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+def enter(root: str, *, own_processes: bool = True) -> None:
+    """Leaves all else behind. For PID 1 of a new namespace: /proc shows that one's processes. For
+    who has no namespace of processes, it shows the host's.
+    """
+    if own_processes:
+        syscalls.mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    else:
+        syscalls.mount("/proc", f"{root}/proc", flags=MS_BIND | MS_REC)
     syscalls.change_root(root, f"{root}/{OLD}")
     syscalls.mount("", "/", flags=MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
 

@@ -7,6 +7,7 @@ import errno
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 assert sys.platform == "linux"
@@ -17,6 +18,7 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x1
 MNT_DETACH = 2
 
 _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_SET_NO_NEW_PRIVS = 4, 15, 38
+_PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _CAPABILITY_VERSION_3 = 0x20080522
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _MOUNT_SETATTR = 442
@@ -28,6 +30,21 @@ _LOCKED = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME
 """A mount of our parent's keeps these flags, or cannot be changed at all."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_kept: list[object] = []
+"""Memory that the kernel has been told of."""
+
+
+class _Layout(ctypes.Structure):
+    """`prctl_mm_map`."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("start_code", "end_code", "start_data", "end_data")),
+        *((name, ctypes.c_uint64) for name in ("start_brk", "brk", "start_stack", "arg_start")),
+        *((name, ctypes.c_uint64) for name in ("arg_end", "env_start", "env_end")),
+        ("auxv", ctypes.c_void_p),
+        ("auxv_size", ctypes.c_uint32),
+        ("exe_fd", ctypes.c_int32),
+    )
 
 
 class _MountAttributes(ctypes.Structure):
@@ -42,6 +59,27 @@ class _MountAttributes(ctypes.Structure):
 def be_called(name: str) -> None:
     """In lists of processes; 15 bytes."""
     _prctl(_PR_SET_NAME, name.encode())
+
+
+def be_described(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """In /proc, by these words and variables, as after an exec. Not where the kernel was built
+    without it.
+
+    The words stay where they are put: what is told is the memory itself.
+    """
+    words = b"".join(os.fsencode(word) + b"\0" for word in argv)
+    variables = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in env.items())
+    told = ctypes.create_string_buffer(words + variables)
+    _kept.append(told)
+    begin = ctypes.addressof(told)
+    middle, end = begin + len(words), begin + len(words) + len(variables)
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    code, stack, data = fields[23:25], fields[25], fields[42:44]
+    brk = fields[44]
+    _libc.sbrk.restype = ctypes.c_void_p
+    addresses = [*code, *data, brk, _libc.sbrk(0), stack, begin, middle, middle, end]
+    layout = _Layout(*map(int, addresses), None, 0, -1)
+    _libc.prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.byref(layout), ctypes.sizeof(layout), 0)
 
 
 def gain_no_privileges() -> None:

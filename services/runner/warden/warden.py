@@ -156,7 +156,7 @@ class Warden:
         turn = min(turn, now + self._until_overdue())
         if self._unsaved:
             turn = min(turn, now + RETRY)
-        if self._host.untidy:
+        if self._host.untidy or self._host.preparing:
             turn = min(turn, now + LOOK_AGAIN)
         if self._runs and self._host.poll is not None:
             turn = min(turn, now + self._host.poll)
@@ -191,7 +191,7 @@ class Warden:
             lifetime=request.lifetime,
             note=request.note,
         )
-        if self._prepare(request):
+        if self._prepare(request, patient=True):
             self._parking.hold(request)
             if self._host.is_prepared(request.run):
                 self._journal.append("parked", *_subject(request))
@@ -209,25 +209,30 @@ class Warden:
             return
         self._journal.commit()
         until = time.monotonic() + SPELL
+        released: list[tuple[Start, Identity]] = []
         for request in due:
             self._parking.take(request.run)
             if self._journal.is_pending(request.run):
                 # A later warden would not know of it, and its strategy be started twice.
                 self._host.recall(request.run)
                 self._never_started(request, "start_failed", UNWRITTEN)
-            else:
-                self._execute(request)
+            elif (main := self._released(request)) is not None:
+                released.append((request, main))
             if time.monotonic() >= until:
-                return
+                break
+        for request, main in released:
+            self._watch(request, main)
 
     def _hear_of_prepared(self) -> None:
-        for run, error in self._host.outcomes():
+        for run, outcome in self._host.outcomes():
             parked = self._parking.of(run)
-            if parked is not None and error is None:
-                self._journal.append("parked", *_subject(parked))
-            elif parked is not None and error is not None:
+            if parked is None:
+                continue
+            if isinstance(outcome, Exception):
                 self._parking.take(run)
-                self._never_started(parked, "start_failed", _said(error))
+                self._never_started(parked, "start_failed", _said(outcome))
+            else:
+                self._journal.append("parked", *_subject(parked), detail=outcome)
 
     def _launch(self, request: Start) -> None:
         starting = self._journal.append(
@@ -244,21 +249,25 @@ class Warden:
         if self._prepare(request):
             self._execute(request)
 
-    def _prepare(self, request: Start) -> bool:
+    def _prepare(self, request: Start, *, patient: bool = False) -> bool:
         try:
-            self._host.prepare(request.order)
+            self._host.prepare(replace(request.order, patient=patient))
         except (OSError, ValueError) as error:
             self._never_started(request, "start_failed", _said(error))
             return False
         return True
 
     def _execute(self, request: Start) -> None:
+        main = self._released(request)
+        if main is not None:
+            self._watch(request, main)
+
+    def _released(self, request: Start) -> Identity | None:
         try:
-            main = self._host.release(request.run)
+            return self._host.release(request.run)
         except (OSError, ValueError) as error:
             self._never_started(request, "start_failed", _said(error))
-        else:
-            self._watch(request, main)
+            return None
 
     def _never_started(self, request: Start, reason: str, detail: str) -> None:
         self._journal.append("exited", *_subject(request), reason=reason, detail=detail)
