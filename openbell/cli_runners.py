@@ -27,7 +27,8 @@ def runners(as_json: Json = False, url: Url = HERE) -> None:
         [
             one["id"],
             _state(one),
-            f"{one['platform']}, Python {one['python']}",
+            one["platform"],
+            _pythons(one),
             str(one["runs"]),
             capabilities.limits(one["capabilities"]),
             capabilities.apart(one["capabilities"]) or "not kept apart",
@@ -35,7 +36,7 @@ def runners(as_json: Json = False, url: Url = HERE) -> None:
         ]
         for one in answer["runners"]
     ]
-    titles = ["RUNNER", "STATE", "HOST", "RUNS", "LIMITS", "APART", "IN USE"]
+    titles = ["RUNNER", "STATE", "HOST", "PYTHON", "RUNS", "LIMITS", "APART", "IN USE"]
     if not any(row[-1] for row in rows):
         titles, rows = titles[:-1], [row[:-1] for row in rows]
     show.grid(titles, rows, none="No runner is connected.")
@@ -92,6 +93,12 @@ def _state(runner: dict[str, Any]) -> Text:
     if runner["alive"]:
         return Text("alive", style="green")
     return Text(f"gone since {show.local(runner['heard_at'])}", style="red")
+
+
+def _pythons(runner: dict[str, Any]) -> str:
+    """Those that strategies may have there."""
+    minors = dict.fromkeys(text.rpartition(".")[0] for text in runner["pythons"])
+    return ", ".join(minors) or "being found"
 
 
 def _machine(host: dict[str, Any] | None) -> str:

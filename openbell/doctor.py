@@ -68,7 +68,7 @@ def examine(home: Path) -> list[Check]:
         _time_zones(),
         _home(home),
         _host(),
-        _limits(),
+        *_runner(),
     ]
 
 
@@ -119,24 +119,34 @@ def _host() -> Check:
     return Check("host", detail, ok=True)
 
 
-def _limits() -> Check:
+def _runner() -> list[Check]:
     """What a runner that is started like this could do; one that runs may be started otherwise."""
     ask = [sys.executable, "-P", "-m", "services.runner.probe"]
     try:
         done = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=PROBE_S)
     except subprocess.TimeoutExpired:
-        return Check("limits", f"no answer within {PROBE_S} s", ok=False)
+        return [Check("limits", f"no answer within {PROBE_S} s", ok=False)]
     try:
-        told: dict[str, str] = json.loads(done.stdout)
+        told: dict[str, dict[str, str]] = json.loads(done.stdout)
     except ValueError:
         reason = done.stderr.strip().splitlines()[-1:] or ["the runner's probe said nothing"]
-        return Check("limits", reason[0], ok=False)
+        return [Check("limits", reason[0], ok=False)]
+    return [_limits(told["capabilities"]), _pythons(told["pythons"])]
+
+
+def _limits(told: dict[str, str]) -> Check:
     apart = capabilities.apart(told)
     parts = [
         capabilities.limits(told),
         f"strategies have {apart}" if apart else capabilities.EXPOSED,
     ]
     return Check("limits", "; ".join([*parts, *filter(None, [told.get("why_not")])]), ok=True)
+
+
+def _pythons(told: dict[str, str]) -> Check:
+    """Those that strategies may have."""
+    listed = ", ".join(f"{version} at {path}" for path, version in told.items())
+    return Check("interpreters", listed or "none was found", ok=bool(told))
 
 
 def smoke() -> list[Check]:

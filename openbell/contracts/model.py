@@ -233,5 +233,7 @@ class RunnerInfo(Message):
     python: str
     at: datetime
     capabilities: dict[str, str]
+    pythons: tuple[str, ...] = ()
+    """The versions that strategies may have, newest first; none before they are found."""
     public_key: str = ""
     """X25519, base64url: what a run may know is sealed to it."""

@@ -12,6 +12,8 @@ from pathlib import Path
 import structlog
 from filelock import AsyncFileLock
 
+from services.runner.pythons import base_interpreter
+
 log = structlog.get_logger()
 
 DEFAULT_LOCK = Path(__file__).with_name("default-environment.txt")
@@ -62,7 +64,7 @@ class Environments:
     @property
     def _default(self) -> Path:
         lock = DEFAULT_LOCK.read_bytes()
-        host = f"{_base_interpreter()} {platform.python_version()} {platform.machine()}"
+        host = f"{base_interpreter()} {platform.python_version()} {platform.machine()}"
         return self._folder / hashlib.sha256(lock + host.encode()).hexdigest()[:16]
 
 
@@ -70,7 +72,7 @@ async def _build(environment: Path, lock: Path) -> None:
     """Marked ready at the very end: a build that was cut short is begun anew."""
     log.info("building the default environment of strategies; this happens once")
     await asyncio.to_thread(shutil.rmtree, environment, ignore_errors=True)
-    await _uv("venv", "--quiet", "--python", _base_interpreter(), str(environment))
+    await _uv("venv", "--quiet", "--python", base_interpreter(), str(environment))
     await _uv(
         *("pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"),
         *("--only-binary", ":all:"),  # no code of a package runs while it is installed
@@ -125,14 +127,6 @@ def _uv_environment() -> dict[str, str]:
         if name in UV_NEEDS or name.upper().endswith("_PROXY") or name.startswith(("UV_", "SSL_"))
     }
     return {**passed, "NO_COLOR": "1"}
-
-
-def _base_interpreter() -> str:
-    """The interpreter that Openbell's own environment was made from, by name.
-
-    A search would end in the shims of version managers, which start nothing here.
-    """
-    return getattr(sys, "_base_executable", None) or sys.executable
 
 
 def _interpreter(environment: Path) -> Path:

@@ -23,6 +23,7 @@ from services.runner.interpreters import holds
 from services.runner.logs.service import RunLogs
 from services.runner.monitor.monitor import Monitor
 from services.runner.monitor.reporter import Reporter
+from services.runner.pythons import Pythons
 from services.runner.reports import Reports
 from services.runner.supervisor import Supervisor
 
@@ -36,6 +37,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     backend = ProcessBackend(settings.data / "warden")
     environments = Environments(settings.data / "environments", settings.runner.python)
+    pythons = Pythons()
     key = _key(settings)
     monitor = Monitor(backend.stop, settings.runner.sample_s)
     reports = Reports(settings, bus, key, monitor)
@@ -47,6 +49,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     logs = RunLogs(settings, bus, key, supervisor.may_write)
 
     building = asyncio.create_task(_build_ahead(environments))
+    looking = asyncio.create_task(pythons.look())
     async with supervisor.running(), monitor.running(), reporter.running(), logs.serving():
         await bus.answer(StartRun, supervisor.start, runner)
         await bus.answer(StopRun, supervisor.stop, runner)
@@ -54,13 +57,16 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
         def capabilities() -> dict[str, str]:
             return backend.capabilities.as_texts() | logs.capabilities
 
-        beating = asyncio.create_task(_beat(settings, bus, capabilities, key, supervisor.ready))
+        beating = asyncio.create_task(
+            _beat(settings, bus, capabilities, key, supervisor.ready, pythons, looking)
+        )
         try:
             yield
         finally:
-            for task in (beating, building):
+            for task in (beating, building, looking):
                 task.cancel()
-            await asyncio.gather(beating, building, return_exceptions=True)
+            await asyncio.gather(beating, building, looking, return_exceptions=True)
+            await pythons.close()
             with contextlib.suppress(ServiceUnavailable):
                 await bus.withdraw(runner)
 
@@ -117,8 +123,10 @@ async def _beat(
     capabilities: Callable[[], dict[str, str]],
     key: RunnerKey,
     ready: asyncio.Event,
+    pythons: Pythons,
+    looking: asyncio.Task[None],
 ) -> None:
-    """Only a runner that can start something asks for work."""
+    """Only a runner that can start something asks for work. What is found is told at once."""
     home = _home_id(settings)
     while True:
         await ready.wait()
@@ -129,8 +137,12 @@ async def _beat(
             python=platform.python_version(),
             at=utc_now(),
             capabilities=capabilities(),
+            pythons=tuple(python.text for python in pythons.found),
             public_key=key.public,
         )
         with contextlib.suppress(ServiceUnavailable):
             await bus.announce(info)
-        await asyncio.sleep(settings.runner.heartbeat_s)
+        if looking.done():
+            await asyncio.sleep(settings.runner.heartbeat_s)
+        else:
+            await asyncio.wait([looking], timeout=settings.runner.heartbeat_s)

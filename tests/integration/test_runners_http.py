@@ -1,6 +1,7 @@
 """The runners and what runs use, over HTTP and on the command line: a whole product, quickened."""
 
 import json
+import platform
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ def test_admins_see_how_busy_a_runner_is(quick: Stack, busy: str, trader: Person
     assert theirs["capabilities"] == mine["capabilities"]
 
 
+def test_a_runner_tells_which_pythons_it_has(quick: Stack) -> None:
+    def found() -> list[str] | None:
+        [runner] = quick.http.get("/runners").json()["runners"]
+        return runner["pythons"] or None
+
+    versions = eventually(found, lambda: "it finds none")
+    assert platform.python_version() in versions
+    assert platform.python_version().rpartition(".")[0] in openbell(quick, "runners")
+
+
 def test_a_browser_gets_the_page_and_nobody_keeps_the_data(quick: Stack) -> None:
     with quick.client() as nobody:
         page = nobody.get("/runners", headers={"accept": "text/html"})
@@ -135,6 +146,7 @@ def test_doctor_tells_what_this_host_enforces(tmp_path: Path) -> None:
     told = {check["name"]: check for check in json.loads(done.stdout)}
     assert told["limits"]["ok"], told
     assert "memory" in told["limits"]["detail"]
+    assert platform.python_version() in told["interpreters"]["detail"]
     assert list(tmp_path.iterdir()) == []
 
 

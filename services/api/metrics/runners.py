@@ -32,6 +32,10 @@ class RunnerView(BaseModel):
         description="What its host does about each limit: `enforced`, `watched` once a second, or"
         " `none`; and how strategies are kept apart."
     )
+    pythons: list[str] = Field(
+        description="The versions of Python that strategies may have there, newest first; none"
+        " before they are found."
+    )
     runs: int = Field(description="Live runs on it: yours, or for admins everybody's.")
     host: HostMetrics | None = Field(description="How busy its machine is; for admins.")
 
@@ -101,6 +105,7 @@ class Runners:
             platform=runner.info.platform,
             python=runner.info.python,
             capabilities=runner.info.capabilities,
+            pythons=list(runner.info.pythons),
             runs=runner.runs(None if everybodys else caller.user) if fresh else 0,
             host=runner.host if fresh and everybodys else None,
         )

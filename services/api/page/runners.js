@@ -9,7 +9,7 @@ import { ago, exact } from "./time.js";
 import { capital } from "./words.js";
 
 /** @typedef {{cpu_percent: number, processors: number, memory_bytes: number, memory_total_bytes: number, disk_free_bytes: number, disk_total_bytes: number, load: number}} Host */
-/** @typedef {{id: string, alive: boolean, heard_at: string, platform: string, python: string, capabilities: Record<string, string>, runs: number, host: ?Host}} Runner */
+/** @typedef {{id: string, alive: boolean, heard_at: string, platform: string, python: string, capabilities: Record<string, string>, pythons: string[], runs: number, host: ?Host}} Runner */
 
 const AGAIN_MS = 5000; // how often runners tell of themselves
 const GB = 1024 ** 3;
@@ -40,7 +40,7 @@ async function read() {
 
 /** @param {Runner} runner */
 function line(runner) {
-  const { id, alive, heard_at: heardAt, platform, python, capabilities, runs, host } = runner;
+  const { id, alive, heard_at: heardAt, platform, pythons, capabilities, runs, host } = runner;
   const made = element("li", "entry runner");
   const head = element("span", "entry-head");
   const badge = element("span", "badge", alive ? "Alive" : "Gone");
@@ -48,7 +48,7 @@ function line(runner) {
   head.append(element("b", "entry-name", id), badge);
   const heard = Date.parse(heardAt);
   const last = alive ? `${runs} ${runs === 1 ? "run" : "runs"}${host ? "" : " of yours"}` : `last heard of ${ago(Date.now() - heard)}`;
-  const about = element("span", "sub", `${platform}, Python ${python} · ${last}`);
+  const about = element("span", "sub", `${platform}, Python ${pythons.join(", ") || "being found"} · ${last}`);
   hint(about, exact(heard));
   made.append(head, about, ...(host ? [machine(host)] : []), limits(capabilities), element("p", "sub", apart(capabilities)));
   if (capabilities.why_not) made.append(element("p", "sub why", capabilities.why_not));
