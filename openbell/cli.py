@@ -16,6 +16,7 @@ import typer
 from openbell import (
     cli_accounts,
     cli_calendar,
+    cli_environments,
     cli_import,
     cli_limits,
     cli_logs,
@@ -227,6 +228,18 @@ def upload(
     secret: Secrets = None,
     use: Uses = None,
     limits: Limits = None,
+    requirements: Annotated[
+        Path | None,
+        typer.Option(
+            help="A requirements.txt: its packages, instead of the default ones.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(help="Its Python, like 3.12; by default, the newest that will do."),
+    ] = None,
     restart: Annotated[
         str | None, typer.Option(help="never, on-failure (the default) or always.")
     ] = None,
@@ -251,6 +264,10 @@ def upload(
             form["exchange"] = exchange
         if limits:
             form["limits"] = limits
+        if requirements:
+            form["requirements"] = requirements.read_text("utf-8-sig")
+        if python:
+            form["python"] = python
         if restart:
             form["restart"] = restart
         if stop_grace_s is not None:
@@ -383,6 +400,7 @@ app.add_typer(cli_logs.app)
 app.add_typer(cli_schedules.app)
 app.add_typer(cli_limits.app)
 app.add_typer(cli_runners.app)
+app.add_typer(cli_environments.app)
 app.add_typer(cli_calendar.app, name="calendar")
 app.add_typer(cli_import.app)
 app.add_typer(cli_owner.app)

@@ -83,7 +83,8 @@ class SchedulerSettings(BaseModel):
 class RunnerSettings(BaseModel):
     id: str = Field(default="local", pattern=RUNNER_ID)
     python: Path | None = None
-    """The interpreter of strategies; none means the default environment, built on first use."""
+    """The interpreter of strategies that name no packages; none means the default environment,
+    built on first use."""
     environment: dict[str, str] = {}
     """Variables for every strategy of this host; a strategy's own parameters win."""
     readable: Annotated[tuple[Path, ...], *BY_COMMAS] = ()

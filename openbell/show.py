@@ -78,6 +78,15 @@ def outcome(answer: dict[str, Any], *, as_json: bool) -> None:
         say(f"note: {answer['note']}")
 
 
+def environment(told: dict[str, Any]) -> str:
+    """Like `Python 3.12, 14 packages of its own`."""
+    python = f"Python {told['python']}" if told["python"] else "the runner's Python"
+    if told["kind"] == "default":
+        return f"{python}, the default packages"
+    packages = told["packages"]
+    return f"{python}, {packages} package{'' if packages == 1 else 's'} of its own"
+
+
 def table(strategies: Sequence[dict[str, Any]]) -> None:
     rows = [
         [

@@ -272,8 +272,39 @@ class StartRun(Command[Done]):
     """How the run wants to be stopped, by whomever."""
     limits: Limits = Limits()
     watchdogs: Watchdogs = Watchdogs()
+    lock_sha256: str | None = None
+    """The lock of its own environment; none means the default environment."""
+    python: str | None = None
+    """The Python that this was locked for, like 3.12; none means the runner's own."""
     start_at: Utc | None = None
     """The instant at which its process starts; until then it is prepared. None: at once."""
+
+
+class LockedEnvironment(Message):
+    """What a version's environment is, for good."""
+
+    python: str
+    """Like 3.12, or as it was asked for."""
+    lock: str | None = None
+    """Each package with its one version and its hashes; none means the default packages."""
+    packages: int = 0
+
+
+class LockEnvironment(Command[LockedEnvironment]):
+    """Resolve these requirements to exact versions, for the newest Python here that will do.
+
+    Raises EnvironmentRefused with uv's own message, UnknownPython when no Python here will do,
+    ServiceUnavailable when it cannot be told now.
+    """
+
+    service: ClassVar[str] = "runner"
+    asked_by: ClassVar[frozenset[str]] = frozenset({"api"})
+    requirements: tuple[str, ...] | None = Field(default=None, max_length=2000)
+    """One a text, as in PEP 508; none means the default packages."""
+    requires_python: str | None = Field(default=None, max_length=200)
+    """Like >=3.11."""
+    python: str | None = Field(default=None, max_length=20)
+    """Like 3.12 or 3.12.4; none means the newest."""
 
 
 class StopRun(Command[Done]):
@@ -319,7 +350,7 @@ class GetRunEnvironment(RunnerAsks[RunEnvironment]):
 
 
 class PublishArtifact(Command[Done]):
-    """Put the source with this hash into the object store, which is a cache of the database."""
+    """Put what has this hash, a source or a lock, into the store that is the database's cache."""
 
     service: ClassVar[str] = "api"
     asked_by: ClassVar[frozenset[str]] = frozenset({"runner"})

@@ -190,6 +190,18 @@ class InvalidSource(OpenbellError):
     status = 422
 
 
+class EnvironmentRefused(OpenbellError):
+    """No environment can be made of these requirements."""
+
+    status = 422
+
+
+class UnknownPython(OpenbellError):
+    """No runner has a Python that will do."""
+
+    status = 422
+
+
 class TooLarge(OpenbellError):
     """The request is larger than this host accepts."""
 

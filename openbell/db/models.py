@@ -227,7 +227,7 @@ class AuditEntry(SQLModel, table=True):
 
 
 class Version(SQLModel, table=True):
-    """Written by api. Immutable source."""
+    """Written by api. Immutable: a source, and the environment that was locked for it."""
 
     strategy_id: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
@@ -235,6 +235,15 @@ class Version(SQLModel, table=True):
     filename: str
     size: int
     source: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    requirements: list[str] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    """What was asked for; none means the default packages."""
+    requires_python: str | None = None
+    python: str | None = None
+    """What it is locked for, like 3.12; none means the runner's own."""
+    lock_sha256: str | None = Field(default=None, index=True)
+    lock: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    packages: int = 0
+    """How many the lock holds."""
     created_at: datetime = moment()
 
 

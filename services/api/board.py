@@ -30,6 +30,7 @@ from services.api.view import (
     StrategyView,
     VersionView,
     access_of,
+    environment_view,
     strategy_view,
 )
 
@@ -204,9 +205,9 @@ class Board:
                 del self._encoded[strategy_id]
                 self._owned[view.owner.id].discard(strategy_id)
                 self._changed(view)
-        for strategy, name, number, sha256, filename, size, schedule, slot, run, variables in rows:
+        for strategy, name, *versioned, schedule, slot, run, variables in rows:
             owner = OwnerView(id=strategy.owner, name=name or strategy.owner)
-            version = VersionView(number=number, sha256=sha256, filename=filename, size=size)
+            version = _version(*versioned)
             names = sorted(variables.split(",")) if variables else []
             view = strategy_view(strategy, owner, version, schedule, slot, run, names)
             self._views[view.id] = view
@@ -222,6 +223,21 @@ class Board:
 def unknown(strategy_id: str) -> UnknownStrategy:
     """Said of what does not exist, and of what the caller may not see, alike."""
     return UnknownStrategy(f"there is no strategy {strategy_id[:100]!r}")
+
+
+def _version(
+    number: int,
+    sha256: str,
+    filename: str,
+    size: int,
+    python: str | None,
+    lock: str | None,
+    packages: int,
+) -> VersionView:
+    environment = environment_view(python, lock, packages)
+    return VersionView(
+        number=number, sha256=sha256, filename=filename, size=size, environment=environment
+    )
 
 
 def _encode(view: StrategyView, access: Access) -> bytes:
@@ -252,6 +268,9 @@ def _query() -> Any:
             col(Version.sha256),
             col(Version.filename),
             col(Version.size),
+            col(Version.python),
+            col(Version.lock_sha256),
+            col(Version.packages),
             ScheduleRow,
             Slot,
             Run,

@@ -59,9 +59,9 @@ class Context:
 
     async def answer_publish(self, command: PublishArtifact) -> Done:
         """The object store is a cache: what it has lost, the database still holds."""
-        body = await self.store.source(command.sha256)
+        body = await self.store.artifact(command.sha256)
         if body is None:
-            raise UnknownRun("there is no source with this hash")
+            raise UnknownRun("there is no source and no lock with this hash")
         await self.bus.put_artifact(command.sha256, body)
         return Done()
 

@@ -20,7 +20,7 @@ from openbell.front_door import Asgi
 from openbell.identity import Identities
 from openbell.outbox import Outbox
 from openbell.settings import Settings
-from services.api import errors
+from services.api import errors, requirements
 from services.api.audit import Audit
 from services.api.auth.changes import Changes
 from services.api.auth.home import prepare
@@ -40,6 +40,7 @@ from services.api.routes import (
     admin,
     auth,
     calendar,
+    environments,
     limits,
     logs,
     runners,
@@ -56,7 +57,7 @@ from services.api.variables.masks import Masks
 from services.api.variables.rotation import Rotation
 from services.api.variables.vault import Vault
 
-FORM_OVERHEAD = 64 * 1024
+FORM_OVERHEAD = 64 * 1024 + requirements.MOST_BYTES
 KEYS = "keys"
 """The file, below `data`, of the keys under which variables are sealed."""
 
@@ -72,7 +73,7 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     errors.install(app)
     for routes in (
-        *(strategies, runs, logs, schedules, limits, sharing, variables),
+        *(strategies, runs, logs, schedules, limits, environments, sharing, variables),
         *(runners, calendar, auth, admin),
     ):
         app.include_router(routes.router)

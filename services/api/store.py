@@ -28,6 +28,7 @@ from openbell.outbox import Outbox
 from services.api.acts import Act, StrategyAct
 from services.api.audit import record
 from services.api.board import unknown
+from services.api.environments import Environment, headline
 from services.api.policies import Part, changed, differences
 from services.api.uploads import Given, Source, new_id
 from services.api.variables.vault import Vault
@@ -51,6 +52,7 @@ class Store:
         exchange: str | None,
         variables: Given,
         policy: RunPolicy,
+        environment: Environment,
     ) -> str:
         """Keep a new strategy with its first version. Returns its id.
 
@@ -75,6 +77,14 @@ class Store:
             filename=source.filename,
             size=len(source.body),
             source=source.body,
+            requirements=None
+            if environment.requirements is None
+            else list(environment.requirements),
+            requires_python=environment.requires_python,
+            python=environment.python,
+            lock_sha256=environment.lock_sha256,
+            lock=environment.lock,
+            packages=environment.packages,
             created_at=now,
         )
         event = StrategyUploaded(owner=owner, strategy_id=strategy.id, at=now, name=name, version=1)
@@ -84,6 +94,7 @@ class Store:
                 kept = await self._vault.add(session, owner, strategy.id, variables)
                 said = {name: now for name, (_, now) in differences(RunPolicy(), policy).items()}
                 after = {"name": name, "sha256": source.sha256, **kept, **said}
+                after |= headline(environment)
                 record(session, act, on=(owner, strategy.id), after=after)
                 self._outbox.add(session, event)
         except IntegrityError:
@@ -233,10 +244,31 @@ class Store:
                 raise UnknownRun(f"there is no run {run_id[:100]!r}")
             return run
 
-    async def source(self, sha256: str) -> bytes | None:
+    async def version(self, strategy_id: str) -> Version:
+        """The current one, without its source. Raises UnknownStrategy."""
+        query = (
+            select(Version)
+            .join(Strategy, col(Strategy.id) == Version.strategy_id)
+            .where(Version.strategy_id == strategy_id, Version.number == Strategy.version)
+            .options(defer(cast("Any", Version.source)))
+        )
         async with self._database.read() as session:
-            query = select(Version.source).where(Version.sha256 == sha256).limit(1)
-            return (await session.exec(query)).first()
+            found = (await session.exec(query)).first()
+        if found is None:
+            raise unknown(strategy_id)
+        return found
+
+    async def artifact(self, sha256: str) -> bytes | None:
+        """The source, or the lock, that has this hash."""
+        async with self._database.read() as session:
+            for body, digest in (
+                (Version.source, Version.sha256),
+                (Version.lock, Version.lock_sha256),
+            ):
+                query = select(body).where(col(digest) == sha256).limit(1)
+                if found := (await session.exec(query)).first():
+                    return found
+        return None
 
 
 async def _existing(session: AsyncSession, strategy_id: str, *, lock: bool = False) -> Strategy:

@@ -19,7 +19,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 FIELDS = (
     *("file", "name", "exchange", "parameters", "secrets", "uses"),
-    *("limits", "restart", "stop_grace_s"),
+    *("limits", "restart", "stop_grace_s", "requirements", "python"),
 )
 OURS = {"STRATEGY_ID", "STRATEGY_NAME", "OPENBELL_RUN_ID", "OPENBELL_HEARTBEAT"}
 MOST_VARIABLES = 200

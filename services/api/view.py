@@ -24,11 +24,30 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
+class EnvironmentKind(StrEnum):
+    """Whose packages they are."""
+
+    DEFAULT = "default"
+    """Those that a strategy has when it names none."""
+    OWN = "own"
+
+
+class EnvironmentView(BaseModel):
+    """What a version runs with."""
+
+    kind: EnvironmentKind
+    python: str | None = Field(
+        description="Like 3.12, or as it was chosen; null means the runner's own."
+    )
+    packages: int | None = Field(description="How many are locked; null for the default ones.")
+
+
 class VersionView(BaseModel):
     number: int
     sha256: str
     filename: str
     size: int = Field(description="Bytes.")
+    environment: EnvironmentView
 
 
 class RunView(BaseModel):
@@ -96,6 +115,12 @@ class StrategyView(BaseModel):
     version: VersionView
     run: RunView | None
     created_at: Utc
+
+
+def environment_view(python: str | None, lock: str | None, packages: int) -> EnvironmentView:
+    """Of what a version's row says; `lock` is its hash."""
+    kind = EnvironmentKind.DEFAULT if lock is None else EnvironmentKind.OWN
+    return EnvironmentView(kind=kind, python=python, packages=None if lock is None else packages)
 
 
 def has_ended(view: StrategyView) -> bool:

@@ -85,7 +85,8 @@ class Pythons:
                 fits = wanted is None or python.is_of(wanted)
                 if fits and specifiers.contains(python.text):
                     return python
-        words = " ".join(filter(None, [wanted, requires]))
+        missing = wanted is not None and not any(python.is_of(wanted) for python in self._found)
+        words = wanted if missing else " that is ".join(filter(None, [wanted, requires]))
         there = ", ".join(python.text for python in self._found) or "none"
         raise NoSuchPython(f"there is no Python {words} here; there is {there}")
 

@@ -12,14 +12,16 @@ from filelock import FileLock
 from openbell import private_files
 from openbell.bus import Bus
 from openbell.contracts.base import utc_now
-from openbell.contracts.commands import StartRun, StopRun
+from openbell.contracts.commands import LockEnvironment, StartRun, StopRun
 from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 from openbell.contracts.model import RunnerInfo
 from openbell.sealing import RunnerKey
 from openbell.settings import Settings
+from services.runner.artifacts import Artifacts
 from services.runner.backends.process import ProcessBackend
 from services.runner.environments import BuildFailed, Environments
 from services.runner.interpreters import holds
+from services.runner.locking import Locking
 from services.runner.logs.service import RunLogs
 from services.runner.monitor.monitor import Monitor
 from services.runner.monitor.reporter import Reporter
@@ -36,8 +38,10 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     _refuse_to_show(settings)
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     backend = ProcessBackend(settings.data / "warden")
-    environments = Environments(settings.data / "environments", settings.runner.python)
     pythons = Pythons()
+    environments = Environments(
+        settings.data / "environments", settings.runner.python, pythons, Artifacts(bus)
+    )
     key = _key(settings)
     monitor = Monitor(backend.stop, settings.runner.sample_s)
     reports = Reports(settings, bus, key, monitor)
@@ -53,6 +57,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     async with supervisor.running(), monitor.running(), reporter.running(), logs.serving():
         await bus.answer(StartRun, supervisor.start, runner)
         await bus.answer(StopRun, supervisor.stop, runner)
+        await bus.answer(LockEnvironment, Locking(pythons, environments).answer, runner)
 
         def capabilities() -> dict[str, str]:
             return backend.capabilities.as_texts() | logs.capabilities
@@ -66,6 +71,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
             for task in (beating, building, looking):
                 task.cancel()
             await asyncio.gather(beating, building, looking, return_exceptions=True)
+            await environments.close()
             await pythons.close()
             with contextlib.suppress(ServiceUnavailable):
                 await bus.withdraw(runner)
@@ -112,7 +118,7 @@ def _key(settings: Settings) -> RunnerKey:
 async def _build_ahead(environments: Environments) -> None:
     """So that the first start need not wait. A failure is told to the start that meets it."""
     try:
-        await environments.default()
+        await environments.interpreter()
     except (BuildFailed, OSError) as error:
         log.warning("the default environment is not built yet", reason=str(error))
 

@@ -13,8 +13,8 @@ import stat
 from pathlib import Path
 
 from openbell.bus import Bus
-from openbell.contracts.commands import PublishArtifact
-from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
+from openbell.contracts.errors import RunnerRefused
+from services.runner.artifacts import Artifacts
 
 SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,100}")
 SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,100}\.py")
@@ -28,7 +28,7 @@ READABLE = 0o644
 class Sources:
     def __init__(self, folder: Path, bus: Bus) -> None:
         self._folder = folder
-        self._bus = bus
+        self._artifacts = Artifacts(bus)
 
     async def check_out(self, strategy_id: str, sha256: str, filename: str) -> Path:
         """The strategy's own folder, with this source in it.
@@ -39,18 +39,9 @@ class Sources:
             raise RunnerRefused(f"unsafe name: {strategy_id!r:.100}, {filename!r:.100}")
         folder = (self._folder / strategy_id).resolve()
         if await asyncio.to_thread(_hash, folder / filename) != sha256:
-            body = await self._fetch(sha256)
+            body = await self._artifacts.get(sha256)
             await asyncio.to_thread(_write, folder / filename, body)
         return folder
-
-    async def _fetch(self, sha256: str) -> bytes:
-        body = await self._bus.get_artifact(sha256)
-        if body is None:
-            await self._bus.request(PublishArtifact(sha256=sha256))
-            body = await self._bus.get_artifact(sha256)
-        if body is None or hashlib.sha256(body).hexdigest() != sha256:
-            raise ServiceUnavailable("the artifact store does not hold this source")
-        return body
 
 
 def _hash(path: Path) -> str | None:

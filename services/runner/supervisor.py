@@ -173,10 +173,12 @@ class Supervisor:
 
     async def _spec(self, command: StartRun) -> RunSpec:
         """All that a start needs, fetched side by side."""
-        if not self._environments.ready:
-            await self._reports.preparing(command, "building the default environment")
+
+        async def tell(detail: str) -> None:
+            await self._reports.preparing(command, detail)
+
         python, folder, own = await asyncio.gather(
-            self._environments.default(),
+            self._environments.interpreter(command.lock_sha256, command.python, tell),
             self._sources.check_out(command.strategy_id, command.sha256, command.filename),
             self._reports.variables(command.run_id, command.epoch),
         )

@@ -66,6 +66,8 @@ class Case:
     strategy: Strategy
     sha256: str
     filename: str
+    lock_sha256: str | None
+    python: str | None
     schedule: ScheduleRow | None
     slot: Slot
     run: Run | None
@@ -166,6 +168,8 @@ class Case:
             epoch=self.run.epoch,
             sha256=self.sha256,
             filename=self.filename,
+            lock_sha256=self.lock_sha256,
+            python=self.python,
             exchange=self.strategy.exchange,
             ladder=self.strategy.policy.stop.ladder,
             limits=self.strategy.policy.limits,
@@ -206,12 +210,16 @@ class Cases:
         strategy: Strategy,
         sha256: str,
         filename: str,
+        lock_sha256: str | None,
+        python: str | None,
         row: ScheduleRow | None,
         slot: Slot | None,
         run: Run | None,
     ) -> Case:
         slot = slot or Slot(strategy_id=strategy.id, owner=strategy.owner)
-        case = Case(strategy, sha256, filename, row, slot, run, NO_SCHEDULE, self._lead)
+        case = Case(
+            strategy, sha256, filename, lock_sha256, python, row, slot, run, NO_SCHEDULE, self._lead
+        )
         schedule = _readable(case)
         if row is None or schedule is None:
             return case
@@ -284,7 +292,16 @@ class Cases:
 
 
 _CASES = (
-    select_columns(Strategy, col(Version.sha256), col(Version.filename), ScheduleRow, Slot, Run)
+    select_columns(
+        Strategy,
+        col(Version.sha256),
+        col(Version.filename),
+        col(Version.lock_sha256),
+        col(Version.python),
+        ScheduleRow,
+        Slot,
+        Run,
+    )
     .join(
         Version,
         (col(Version.strategy_id) == Strategy.id) & (col(Version.number) == Strategy.version),

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,11 +27,10 @@ from openbell.contracts.model import ExitReason, RunState, stop_ladder
 from openbell.sealing import RunnerKey
 from openbell.settings import RunnerSettings, Settings
 from services.runner.backends.process import ProcessBackend
-from services.runner.environments import Environments
 from services.runner.supervisor import Supervisor
 from tests.fixtures.nats import NatsServer
 from tests.fixtures.stack import end_all
-from tests.fixtures.supervised import supervisor_of
+from tests.fixtures.supervised import supervisor_of, supplied
 
 SCRIPT = b"import os, time; print(repr(time.time()), os.environ['TOKEN'])"
 KEY = RunnerKey(RunnerKey.made())
@@ -68,7 +66,7 @@ class Bell:
             Settings(home=self.home, runner=options),
             self.bus,
             ProcessBackend(self.home / "data" / "warden"),
-            Environments(self.home, Path(sys.executable)),
+            supplied(self.home, self.bus),
             KEY,
         )
         async with supervisor.running():

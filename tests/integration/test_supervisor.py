@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -35,12 +34,11 @@ from services.runner.backends.base import (
     RunSpec,
     StartRefused,
 )
-from services.runner.environments import Environments
 from services.runner.monitor.monitor import Monitor
 from services.runner.reports import Reports
 from services.runner.supervisor import Supervisor
 from tests.fixtures.nats import NatsServer
-from tests.fixtures.supervised import supervisor_of
+from tests.fixtures.supervised import supervisor_of, supplied
 
 SOURCE = "5f" * 32
 START = StartRun(
@@ -210,7 +208,7 @@ def in_the_log(home: Path, text: str) -> None:
 
 
 def supervised(home: Path, bus: Bus, backend: Remembering) -> tuple[Supervisor, Reports]:
-    environments = Environments(home, Path(sys.executable))
+    environments = supplied(home, bus)
     return supervisor_of(Settings(home=home), bus, backend, environments, KEY)
 
 
@@ -510,7 +508,7 @@ def test_what_starts_while_the_stream_is_away_is_watched_at_once(
             backend = Remembering((LIVE, replace(LIVE, run_id="t-1", strategy_id="t")))
             monitor = Monitor(backend.stop)
             reports = Silent(settings, bus, KEY, monitor)
-            environments = Environments(tmp_path, Path(sys.executable))
+            environments = supplied(tmp_path, bus)
             supervisor = Supervisor(settings, bus, backend, environments, reports, monitor)
             async with supervisor.running(), asyncio.timeout(20):
                 for number, run in enumerate(("s", "t"), 1):

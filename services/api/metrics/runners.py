@@ -89,6 +89,13 @@ class Runners:
         known.parts[metrics.part] = owners
         known.parts = {n: one for n, one in known.parts.items() if n <= metrics.parts}
 
+    def alive(self) -> list[str]:
+        """By name."""
+        return sorted(name for name, runner in self._runners.items() if self._is_alive(runner))
+
+    def _is_alive(self, runner: _Runner) -> bool:
+        return not runner.left and self._clock() - runner.heard < STALE_S
+
     def views(self, caller: Caller) -> list[RunnerView]:
         """By name. What others run is told to admins alone, and so is how busy they keep it."""
         self._forget_old()
@@ -100,7 +107,7 @@ class Runners:
         everybodys = caller.administers
         return RunnerView(
             id=name,
-            alive=not runner.left and now - runner.heard < STALE_S,
+            alive=self._is_alive(runner),
             heard_at=runner.heard_at,
             platform=runner.info.platform,
             python=runner.info.python,

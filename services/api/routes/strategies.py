@@ -27,9 +27,11 @@ from services.api.access import (
 )
 from services.api.audit import entry
 from services.api.context import Api
+from services.api.environments import locked
 from services.api.exchanges import code_of
 from services.api.outcomes import Outcome, outcome
 from services.api.pages import PAGE
+from services.api.requirements import check_environment
 from services.api.stopping import Hold, Stopped, StopWait, stop_all
 from services.api.view import StrategyView, has_ended
 
@@ -101,14 +103,32 @@ async def upload(
         float | None,
         Form(ge=0, le=600, description="Seconds to clean up in, before it is killed: 15."),
     ] = None,
+    requirements: Annotated[
+        str | None,
+        Form(
+            description="A requirements.txt: names and versions, no options, paths or links. By"
+            " default, what the script's block `# /// script` (PEP 723) names, or else the default"
+            " packages."
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        Form(description="Like 3.12. By default, the newest that satisfies `requires-python`."),
+    ] = None,
 ) -> Outcome:
-    """The script is compiled first: a syntax error is told with its line and column."""
+    """The script is compiled first: a syntax error is told with its line and column.
+
+    What it names of packages is locked to exact versions with hashes, wheels alone. What cannot be
+    is refused, with uv's own message, and nothing is kept.
+    """
     uploads.check_fields(await request.form())
     source = uploads.check_source(file.filename, await file.read(), api.settings.max_source_bytes)
     chosen = uploads.check_name(name, source.filename)
     variables = uploads.check_form(parameters, secrets, uses)
     policy = policies.of_form(limits, restart, stop_grace_s)
+    wanted = check_environment(source.body, requirements, python)
     segment = await code_of(api.bus, exchange) if exchange else None
+    environment = await locked(api.bus, api.metrics.runners.alive, wanted)
     strategy_id = await api.store.create(
         act,
         chosen,
@@ -116,6 +136,7 @@ async def upload(
         exchange=segment,
         variables=variables,
         policy=policy,
+        environment=environment,
     )
     api.board.mark(strategy_id)
     return Outcome(strategy=await api.board.get(strategy_id))
