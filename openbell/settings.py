@@ -101,6 +101,17 @@ class RunnerSettings(BaseModel):
     """How often is told what runs and the host use; api believes it for STALE_S of openbell.bus."""
 
 
+class EnvironmentSettings(BaseModel):
+    """How long a runner keeps the environments that it has built."""
+
+    keep_days: float = Field(default=2, ge=1 / 24)
+    """One that a start has named since is never removed, whatever the others say."""
+    max_age_days: float = Field(default=30, gt=0)
+    """One that no start has named for so long is removed."""
+    max_bytes: int = Field(default=20 * 1024**3, ge=0)
+    """What all of them may take up, as if they shared nothing: the longest unused go first."""
+
+
 class LogSettings(BaseModel):
     """Of the logs of runs on a runner's host."""
 
@@ -130,6 +141,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     runner: RunnerSettings = RunnerSettings()
+    environments: EnvironmentSettings = EnvironmentSettings()
     log: LogSettings = LogSettings()
     status: StatusSettings = StatusSettings()
 

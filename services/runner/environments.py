@@ -96,12 +96,16 @@ class Environments:
             return self._python
         recipe = await self._recipe(lock_sha256, python)
         folder = self._folder / recipe.key
-        if not (folder / READY).exists():
+        while not await asyncio.to_thread(_take, folder):
             if tell is not None:
                 await tell(recipe.words)
             await self._built(recipe)
-        await asyncio.to_thread((folder / USED).touch)
         return _interpreter(folder)
+
+    def key(self, python: Path) -> str:
+        """Of the environment that this interpreter is of; empty for one that is none of ours."""
+        folder = python.parent.parent
+        return folder.name if folder.parent == self._folder else ""
 
     async def build_ahead(self, lock: str, python: str) -> None:
         """Begin with what was locked just now, so that its first start need not wait."""
@@ -167,7 +171,7 @@ class Environments:
         if sha256 is None:
             return DEFAULT_LOCK
         file = self._lock_file(sha256)
-        if await asyncio.to_thread(_hash, file) != sha256:
+        if await asyncio.to_thread(_touched_hash, file) != sha256:
             await asyncio.to_thread(_write, file, await self._artifacts.get(sha256))
         return file
 
@@ -261,8 +265,20 @@ def _interpreter(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
-def _hash(file: Path) -> str | None:
+def _take(folder: Path) -> bool:
+    """Whether it is there to be used, and marked as used: so that nobody removes it now."""
+    if not (folder / READY).exists():
+        return False
     try:
+        (folder / USED).touch()
+    except FileNotFoundError:  # it is being removed
+        return False
+    return (folder / READY).exists()
+
+
+def _touched_hash(file: Path) -> str | None:
+    try:
+        os.utime(file)
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return None

@@ -18,13 +18,20 @@ class Note(Message):
     limits: Limits = Limits()
     """With the memory that it may use on this host."""
     watchdogs: Watchdogs = Watchdogs()
+    environment: str | None = None
+    """The key of the one that it runs in, empty for an interpreter that is none of ours; None in
+    the notes of an earlier release, which do not tell."""
 
     @staticmethod
-    def of(command: StartRun, memory_mb: int) -> "Note":
+    def of(command: StartRun, memory_mb: int, environment: str) -> "Note":
         limits = command.limits
         if limits.memory_mb is None:
             limits = limits.model_copy(update={"memory_mb": memory_mb})
-        return Note(limits=limits, watchdogs=command.watchdogs)
+        return Note(
+            limits=limits,
+            watchdogs=command.watchdogs,
+            environment=environment,
+        )
 
     @staticmethod
     def read(text: str) -> "Note":

@@ -19,6 +19,7 @@ from openbell.sealing import RunnerKey
 from openbell.settings import Settings
 from services.runner.artifacts import Artifacts
 from services.runner.backends.process import ProcessBackend
+from services.runner.collecting import Collector
 from services.runner.environments import BuildFailed, Environments
 from services.runner.interpreters import holds
 from services.runner.locking import Locking
@@ -54,6 +55,10 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
 
     building = asyncio.create_task(_build_ahead(environments))
     looking = asyncio.create_task(pythons.look())
+    collector = Collector(
+        settings.data / "environments", settings.environments, supervisor.environments_in_use
+    )
+    collecting = asyncio.create_task(collector.run())
     async with supervisor.running(), monitor.running(), reporter.running(), logs.serving():
         await bus.answer(StartRun, supervisor.start, runner)
         await bus.answer(StopRun, supervisor.stop, runner)
@@ -68,9 +73,10 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
         try:
             yield
         finally:
-            for task in (beating, building, looking):
+            tasks = (beating, building, looking, collecting)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(beating, building, looking, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await environments.close()
             await pythons.close()
             with contextlib.suppress(ServiceUnavailable):

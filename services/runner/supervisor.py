@@ -87,6 +87,13 @@ class Supervisor:
         """The runs whose logs may still grow; None, until it is known what runs."""
         return frozenset(self._live) if self._recovered else None
 
+    def environments_in_use(self) -> frozenset[str] | None:
+        """The keys of those in which something may run; None, until that is known of all."""
+        keys = {live.note.environment for live in self._live.values()}
+        if not self._recovered or None in keys:
+            return None
+        return frozenset(key for key in keys if key)
+
     # ---- commands
 
     async def start(self, command: StartRun) -> Done:
@@ -183,7 +190,7 @@ class Supervisor:
             self._reports.variables(command.run_id, command.epoch),
         )
         self._reports.hide(command.run_id, own)
-        note = Note.of(command, self._memory_mb)
+        note = Note.of(command, self._memory_mb, self._environments.key(python))
         return RunSpec(
             run_id=command.run_id,
             strategy_id=command.strategy_id,

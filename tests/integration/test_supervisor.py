@@ -35,6 +35,7 @@ from services.runner.backends.base import (
     StartRefused,
 )
 from services.runner.monitor.monitor import Monitor
+from services.runner.notes import Note
 from services.runner.reports import Reports
 from services.runner.supervisor import Supervisor
 from tests.fixtures.nats import NatsServer
@@ -560,5 +561,49 @@ def test_a_log_that_cannot_be_read_keeps_no_end_from_being_told(
             async with supervised(tmp_path, bus, backend)[0].running():
                 told = await until_told(bus, backend)
             assert (told.reason, told.last_lines) == (ExitReason.CRASHED, ())
+
+    asyncio.run(scenario())
+
+
+def test_a_start_whose_python_is_gone_says_which_there_are(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await api(bus)
+            body = b"print(1)"
+            digest = hashlib.sha256(body).hexdigest()
+            await bus.put_artifact(digest, body)
+            supervisor, _ = supervised(tmp_path, bus, Remembering(()))
+            async with supervisor.running(), asyncio.timeout(20):
+                start = {"sha256": digest, "lock_sha256": SOURCE, "python": "3.99"}
+                await supervisor.start(START.model_copy(update=start))
+                while not (told := await reports(bus)):
+                    await asyncio.sleep(0.01)
+            assert told[0].reason is ExitReason.START_FAILED
+            detail = told[0].detail or ""
+            assert "the environment could not be built: there is no Python 3.99 here" in detail
+
+    asyncio.run(scenario())
+
+
+def test_what_live_runs_run_in_is_in_use_and_unknown_until_it_is_known_of_all(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    noted = replace(LIVE, note=Note(environment="0123456789abcdef").model_dump_json())
+
+    async def in_use(*live: RunHandle) -> frozenset[str] | None:
+        async with nats.bus() as bus:
+            supervisor, _ = supervised(tmp_path, bus, Remembering(live))
+            assert supervisor.environments_in_use() is None
+            async with supervisor.running(), asyncio.timeout(20):
+                await supervisor.ready.wait()
+                return supervisor.environments_in_use()
+
+    async def scenario() -> None:
+        assert await in_use() == frozenset()
+        assert await in_use(noted) == {"0123456789abcdef"}
+        of_another_release = replace(LIVE, run_id="t-1", strategy_id="t")
+        assert await in_use(noted, of_another_release) is None
 
     asyncio.run(scenario())
