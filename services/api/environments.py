@@ -3,12 +3,18 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from openbell.bus import Bus
 from openbell.contracts.commands import LockedEnvironment, LockEnvironment
-from openbell.contracts.errors import EnvironmentRefused, ServiceUnavailable, UnknownPython
+from openbell.contracts.errors import (
+    EnvironmentRefused,
+    NoAnswer,
+    ServiceUnavailable,
+    UnknownPython,
+)
 from services.api.requirements import FILE, Wanted
 
 LOCK_S = 60
@@ -78,9 +84,13 @@ async def _asked(bus: Bus, runners: Sequence[str], command: LockEnvironment) -> 
     """One after another, until one can. What cannot be resolved on one cannot on the others."""
     missing: list[str] = []
     away: ServiceUnavailable | None = None
+    until = time.monotonic() + LOCK_S
     for runner in runners:
+        left_s = max(1.0, until - time.monotonic())
         try:
-            return await bus.request(command, runner, timeout_s=LOCK_S)
+            return await bus.request(command, runner, timeout_s=left_s)
+        except NoAnswer:
+            raise
         except UnknownPython as error:
             missing.append(f"{runner}: {error.detail}" if len(runners) > 1 else error.detail)
         except ServiceUnavailable as error:

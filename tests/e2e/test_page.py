@@ -227,6 +227,8 @@ def test_a_file_is_picked_mended_and_uploaded(visit: Visit) -> None:
     expect(page.locator("#upload")).to_be_hidden()
     expect(row(page, "ema_crossover")).to_contain_text("NSE")
     expect(row(page, "ema_crossover").locator(".badge")).to_have_text("Stopped")
+    runs_with = row(page, "ema_crossover").get_by_text("ema_crossover.py")
+    expect(runs_with).to_have_attribute("title", "The runner's Python, the default packages")
 
 
 def test_a_secret_is_given_with_the_upload(visit: Visit, stack: Stack) -> None:

@@ -5,7 +5,8 @@
 /** @typedef {{peak_memory_bytes: ?number, cpu_s: ?number, refused: number, out_of_memory: number}} Usage */
 /** @typedef {{id: string, epoch: number, version: number, state: string, cause: string, due_at: ?string, granted_at: string, started_at: ?string, exited_at: ?string, exit_code: ?number, signal: ?string, reason: ?string, detail: ?string, headline: ?string, usage: Usage}} Run */
 /** @typedef {"owner" | "operator" | "viewer" | "admin"} Access What the user may do with a strategy, and why. */
-/** @typedef {{id: string, name: string, owner: {id: string, name: string}, access: Access, exchange: ?string, status: string, reason: string, warning: ?string, next_start: ?string, next_stop: ?string, retry_at: ?string, intent: string, stop_grace_s: number, schedule: ?Schedule, version: {filename: string}, run: ?Run, created_at: string}} Strategy */
+/** @typedef {{kind: string, python: ?string, packages: ?number}} Environment */
+/** @typedef {{id: string, name: string, owner: {id: string, name: string}, access: Access, exchange: ?string, status: string, reason: string, warning: ?string, next_start: ?string, next_stop: ?string, retry_at: ?string, intent: string, stop_grace_s: number, schedule: ?Schedule, version: {filename: string, environment: Environment}, run: ?Run, created_at: string}} Strategy */
 /** @typedef {{offset: number, next_offset: number, size: number, first: number, ended: boolean, content: string}} LogView */
 /** @typedef {{field: string, message: string, line?: number, column?: number}} FieldError */
 /** @typedef {{user: {id: string, name: string, role: string}, scopes: string[]}} Me */

@@ -5,7 +5,7 @@
 import { $, enable, find, hint, named, write, writeWords } from "./dom.js";
 import { scheduleWords } from "./schedule_words.js";
 import { ago, duration, exact, moment } from "./time.js";
-import { capital, isLive, lastChange, mayEdit, mayOperate, nextOf, ownerWords, runDetail, runWords } from "./words.js";
+import { capital, environmentWords, isLive, lastChange, mayEdit, mayOperate, nextOf, ownerWords, runDetail, runWords } from "./words.js";
 
 const LABELLED = { start: "Start", stop: "Stop", restart: "Restart", log: "Log", more: "More for" };
 
@@ -46,6 +46,7 @@ export class Row {
     write(parts.exchange, s.exchange ?? "");
     parts.exchange.hidden = !s.exchange;
     write(parts.file, s.version.filename);
+    hint(parts.file, environmentWords(s.version.environment));
     write(parts.owner, ownerWords(s));
     parts.owner.hidden = s.access === "owner";
     this.el.dataset.status = parts.badge.dataset.status = s.status;

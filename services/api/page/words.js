@@ -95,6 +95,13 @@ export const mayOperate = (s) => s.access !== "viewer";
 /** @param {Strategy} s Schedule, share and delete it. */
 export const mayEdit = (s) => s.access === "owner" || s.access === "admin";
 
+/** Like: Python 3.12, 14 packages of its own. @param {import("./api.js").Environment} environment */
+export function environmentWords({ kind, python, packages }) {
+  const which = python ? `Python ${python}` : "The runner's Python";
+  if (kind === "default") return `${which}, the default packages`;
+  return `${which}, ${packages} ${packages === 1 ? "package" : "packages"} of its own`;
+}
+
 /** @param {Strategy} s Whose it is, unless it is the user's own. */
 export function ownerWords({ access, owner }) {
   if (access === "owner") return "";

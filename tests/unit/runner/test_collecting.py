@@ -38,6 +38,15 @@ def test_what_is_old_goes_then_what_is_too_much(
     assert [one.key for one in superfluous(found, in_use, KEEP, NOW)] == removed
 
 
+def aged(path: Path, days: float) -> None:
+    at = NOW - days * DAY_S
+    os.utime(path, (at, at))
+
+
+def nothing(path: Path, *, ignore_errors: bool) -> None:
+    """A removal that was killed before it did anything."""
+
+
 class Host:
     """A folder of environments; `in_use` is what its supervisor says."""
 
@@ -50,8 +59,8 @@ class Host:
         (folder / "bin").mkdir(parents=True)
         for name in (READY, USED) if whole else ():
             (folder / name).write_text(str(size))
-            os.utime(folder / name, times=(NOW - days * DAY_S,) * 2)
-        os.utime(folder, times=(NOW - days * DAY_S,) * 2)
+            aged(folder / name, days)
+        aged(folder, days)
         return folder
 
     def collect(self) -> set[str]:
@@ -112,7 +121,7 @@ def test_what_a_removal_left_behind_goes_with_the_next(
 ) -> None:
     host.add("old", 40)
     with monkeypatch.context() as patched:
-        patched.setattr(collecting.shutil, "rmtree", lambda *_, **__: None)
+        patched.setattr(collecting.shutil, "rmtree", nothing)
         assert host.collect() == {"old"}
     assert host.left() != set()
     host.collect()
@@ -124,7 +133,7 @@ def test_old_locks_go_and_can_be_had_again(host: Host) -> None:
     for name, days in (("old.txt", 40), ("new.txt", 1)):
         file = host.folder / LOCKS / name
         file.touch()
-        os.utime(file, times=(NOW - days * DAY_S,) * 2)
+        aged(file, days)
     host.collect()
     assert [file.name for file in (host.folder / LOCKS).iterdir()] == ["new.txt"]
 
