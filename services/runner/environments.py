@@ -108,10 +108,12 @@ class Environments:
         return folder.name if folder.parent == self._folder else ""
 
     async def build_ahead(self, lock: str, python: str) -> None:
-        """Begin with what was locked just now, so that its first start need not wait."""
+        """Begin with what was locked just now, so that its first start need not wait. What fails
+        is told to the start that meets it.
+        """
         sha256 = hashlib.sha256(lock.encode()).hexdigest()
-        await asyncio.to_thread(_write, self._lock_file(sha256), lock.encode())
-        with contextlib.suppress(BuildFailed):
+        with contextlib.suppress(BuildFailed, OSError):
+            await asyncio.to_thread(_write, self._lock_file(sha256), lock.encode())
             recipe = await self._recipe(sha256, python)
             if not (self._folder / recipe.key / READY).exists():
                 self._build_once(recipe)

@@ -25,7 +25,8 @@ LEAST = (3, 9)
 NEEDED = ("PATH", "HOME", "SYSTEMROOT")
 """By a shim that stands for a Python that is there."""
 PATIENCE_S = 10
-AT_ONE_TIME = 4
+AT_ONE_TIME = 2
+"""Whatever else comes up with the runner needs processors as well."""
 ASK = """
 import json, os, sys
 free = getattr(sys, "abiflags", "").startswith("t")

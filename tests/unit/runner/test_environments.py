@@ -260,6 +260,19 @@ def test_what_was_locked_is_built_ahead(shop: Shop) -> None:
     play(scene)
 
 
+def test_a_full_disk_refuses_no_lock(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, body: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def scene() -> None:
+        found = shop.environments()
+        monkeypatch.setattr(module, "_write", full)
+        locks = Locking(found._pythons, found)  # pyright: ignore[reportPrivateUsage]
+        assert (await locks.answer(LockEnvironment(requirements=("flavour",)))).packages == 1
+
+    play(scene)
+
+
 def test_what_is_yanked_is_refused_and_an_index_that_is_away_is_no_fault_of_yours(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
