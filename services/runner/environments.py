@@ -107,13 +107,14 @@ class Environments:
         folder = python.parent.parent
         return folder.name if folder.parent == self._folder else ""
 
-    async def build_ahead(self, lock: str, python: str) -> None:
+    async def build_ahead(self, lock: str | None, python: str) -> None:
         """Begin with what was locked just now, so that its first start need not wait. What fails
         is told to the start that meets it.
         """
-        sha256 = hashlib.sha256(lock.encode()).hexdigest()
+        sha256 = None if lock is None else hashlib.sha256(lock.encode()).hexdigest()
         with contextlib.suppress(BuildFailed, OSError):
-            await asyncio.to_thread(_write, self._lock_file(sha256), lock.encode())
+            if lock is not None and sha256 is not None:
+                await asyncio.to_thread(_write, self._lock_file(sha256), lock.encode())
             recipe = await self._recipe(sha256, python)
             if not (self._folder / recipe.key / READY).exists():
                 self._build_once(recipe)

@@ -34,6 +34,7 @@ class Locking:
         python = await self._python(command)
         chosen = command.python or python.minor
         if command.requirements is None:
+            await self._environments.build_ahead(None, chosen)
             return LockedEnvironment(python=chosen)
         try:
             async with asyncio.timeout(LOCK_S), self._turns:

@@ -70,7 +70,7 @@ class Shop:
 class Idle:
     """Builds nothing ahead."""
 
-    async def build_ahead(self, lock: str, python: str) -> None: ...
+    async def build_ahead(self, lock: str | None, python: str) -> None: ...
 
 
 @pytest.fixture
@@ -255,6 +255,29 @@ def test_what_was_locked_is_built_ahead(shop: Shop) -> None:
             while not shop.whole():
                 await asyncio.sleep(0.01)
         assert shop.store.asked == []
+        await found.close()
+
+    play(scene)
+
+
+def test_the_default_packages_for_a_chosen_python_are_built_ahead_too(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    async def make(folder: Path, lock: Path, base: Path) -> None:
+        made.append(lock)
+
+    async def scene() -> None:
+        monkeypatch.setattr(module, "_make", make)
+        found = shop.environments()
+        locks = Locking(found._pythons, found)  # pyright: ignore[reportPrivateUsage]
+        answer = await locks.answer(LockEnvironment(python=MINOR))
+        assert (answer.lock, answer.python) == (None, MINOR)
+        async with asyncio.timeout(5):
+            while not made:
+                await asyncio.sleep(0.001)
+        assert made == [module.DEFAULT_LOCK]
         await found.close()
 
     play(scene)
