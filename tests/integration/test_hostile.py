@@ -19,6 +19,12 @@ MB = 1024**2
 SHADOW = Path("/etc/shadow")
 
 
+def test_attacks_come_up_as_they_are_meant_to(ground: Ground) -> None:
+    source = "import sys; print('forked' if 'socket' in sys.modules else 'executed')"
+    strategy = ground.start(source, "itself")
+    assert ground.stack.wait_log(strategy, "ed\n") == ("forked\n" if ground.forks else "executed\n")
+
+
 @pytest.mark.parametrize("name", ENDINGS)
 def test_who_takes_more_than_its_share_is_ended(ground: Ground, name: str) -> None:
     attacked.is_ended(ground, name)

@@ -53,13 +53,13 @@ def serve(preload: Sequence[str]) -> list[Ready]:
     """
     channel = socket.socket(fileno=CHANNEL)
     channel.set_inheritable(False)
-    syscalls.be_called("openbell-zygote")
     try:
         _warm_up(preload)
     except BaseException as error:  # noqa: BLE001 - a library's own exit among them
         channel.send(f"error {_said(error)}\n".encode()[:4096])
         os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # doorways are reaped by the kernel
+    syscalls.be_called("openbell-zygote")
     channel.send(WARM)
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, 16, 5 + MOST_WAYS)
