@@ -1,8 +1,8 @@
 """500 strategies due at one instant, each granted, prepared and parked before it.
 
-How late each first usable line of user code is, behind its imports; against bare forks of an
-interpreter that has imported the same, parked, and released by a byte each; and against a loop of
-Popen over the same scripts. None may be early, and all must be there.
+How late each first usable line of user code is, behind its imports, of strategies that go on then;
+against bare forks of an interpreter that has imported the same, parked, and released by a byte
+each; and against a loop of Popen over the same scripts. None may be early, and all must be there.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class Kind:
 
     def source(self, number: int) -> bytes:
         names = ", ".join((*self.imports, "time"))
-        return f"import {names}\nprint(repr(time.time()))  # {number}\n".encode()
+        return f"import {names}\nprint(repr(time.time()))  # {number}\ntime.sleep(15)\n".encode()
 
 
 KINDS = (Kind("plain", (), USERS), Kind("pandas", ("numpy", "pandas"), 5))

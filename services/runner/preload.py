@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 SHAREABLE = frozenset(
     {
@@ -13,11 +12,6 @@ SHAREABLE = frozenset(
 """Packages that hold nothing at their import which a fork would lose: no threads, no connections,
 no files. The zygote looks at each once more, as far as it can be seen.
 """
-
-
-def of_script(path: Path) -> tuple[str, ...]:
-    """What this script imports of them whenever it is started. OSError."""
-    return shareable(path.read_bytes())
 
 
 def shareable(source: bytes) -> tuple[str, ...]:

@@ -45,6 +45,11 @@ class Sources:
 
 
 def _hash(path: Path) -> str | None:
+    body = read(path)
+    return None if body is None else hashlib.sha256(body).hexdigest()
+
+
+def read(path: Path) -> bytes | None:
     """None for whatever is no plain file that a strategy can read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | CAREFUL)
@@ -57,7 +62,7 @@ def _hash(path: Path) -> str | None:
         if os.name == "posix" and stat.S_IMODE(found.st_mode) != READABLE:
             return None
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return hashlib.sha256(file.read(MOST_BYTES)).hexdigest()
+            return file.read(MOST_BYTES)
     finally:
         os.close(descriptor)
 

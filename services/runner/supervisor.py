@@ -19,7 +19,7 @@ from openbell.contracts.commands import StartRun, StopRun
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.model import ExitReason, RunState, StopStep
 from openbell.settings import Settings
-from services.runner import logs, preload, variables
+from services.runner import logs, preload, sources, variables
 from services.runner.backends.base import (
     Backend,
     BackendLost,
@@ -213,13 +213,18 @@ class Supervisor:
             note=note.model_dump_json(),
             readable=(*await self._interpreters.readable(python), *self._settings.runner.readable),
             start_at=command.start_at,
-            preload=await self._preload(folder / command.filename),
+            preload=await self._preload(command, folder / command.filename),
         )
 
-    async def _preload(self, script: Path) -> tuple[str, ...] | None:
-        if not self._settings.runner.fork:
+    async def _preload(self, command: StartRun, script: Path) -> tuple[str, ...] | None:
+        """Where all strategies have one user, packages that an owner has chosen would see the
+        folders of all while they are imported: there they are not shared.
+        """
+        trusted = command.lock_sha256 is None or self._backend.capabilities.own_user
+        if not (self._settings.runner.fork and trusted):
             return None
-        return await asyncio.to_thread(preload.of_script, script)
+        source = await asyncio.to_thread(sources.read, script)
+        return None if source is None else await asyncio.to_thread(preload.shareable, source)
 
     def _log(self, strategy_id: str, run_id: str) -> Path:
         return logs.log_file(self._settings.logs, strategy_id, run_id).resolve()

@@ -477,7 +477,7 @@ def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: 
     async def scenario() -> None:
         async with nats.bus() as bus:
             await api(bus)
-            body = b"print(1)"
+            body = b"import os, pandas"
             digest = hashlib.sha256(body).hexdigest()
             await bus.put_artifact(digest, body)
             bell = datetime.now(UTC) + timedelta(seconds=60)
@@ -489,6 +489,7 @@ def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: 
                 while not backend.specs:
                     await asyncio.sleep(0.01)
             assert backend.specs[0].start_at == bell
+            assert backend.specs[0].preload == ("pandas",)
             assert await reports(bus) == []
 
     asyncio.run(scenario())
