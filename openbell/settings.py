@@ -70,7 +70,7 @@ class SchedulerSettings(BaseModel):
     reconcile_s: float = Field(default=15, gt=0)
     """How often whatever may need something is looked at again, so that nothing hangs on one timer
     or one event. Everything is, every five minutes."""
-    lead_s: float = Field(default=15, ge=0, le=60)
+    lead_s: float = Field(default=30, ge=0, le=60)
     """How long before its instant a scheduled start is granted, so that its runner prepares it."""
     max_failures: int = Field(default=10, ge=1)
     """Failures in a row after which a strategy is given up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -26,8 +27,10 @@ GROUPS = "groups.json"
 PARTING_S = 1.0
 """How long the last groups may take to be empty."""
 PAUSE_S = 0.01
-TOGETHER = 16
-"""Cells that are made at one time."""
+TOGETHER = 2 * len(os.sched_getaffinity(0))
+"""Cells that are made at one time: no more than keep the processors busy, for those who make them
+busy have something to do, too.
+"""
 
 
 class LinuxHost(PosixHost):
