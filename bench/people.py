@@ -13,6 +13,7 @@ from bench.figure import Figure, median
 from bench.list import BareServer, client
 from bench.population import populate, strategy_of, token_of
 from bench.start import starts
+from tests.fixtures.default_environment import base_interpreter
 from tests.fixtures.stack import Stack, end_all, start_one_process
 
 USERS, STRATEGIES = 50, 1000
@@ -28,7 +29,7 @@ def measure() -> Iterator[Figure]:
             stack = start_one_process(home)
             yield from _compare(stack, "/python/", "list of 20", 6)
             yield from _compare(stack, f"/python/status/{strategy_of(0)}", "status", 6, users=1)
-            yield from starts(stack, Path(folder), f"start, {USERS} users")
+            yield from starts(stack, Path(folder), f"start, {USERS} users", base_interpreter())
             stack.stop()
         finally:
             end_all(home)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from bench.figure import Figure, median, percentile
 from bench.list import client
 from bench.start import ENVIRONMENT
-from tests.fixtures.default_environment import base_interpreter
+from tests.fixtures.default_environment import base_interpreter, default_environment
 from tests.fixtures.processes import members
 from tests.fixtures.stack import Stack, end_all, start_one_process
 
@@ -45,30 +45,35 @@ while True:
 """
 
 
+WITH_PANDAS = f"import numpy, pandas\n{COOPERATIVE}"
+
+
 def measure() -> Iterator[Figure]:
+    python = default_environment(base_interpreter())
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         try:
-            stack = start_one_process(home)
-            yield from _one(stack, Path(folder))
+            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python))
+            yield from _one(stack, Path(folder), python, COOPERATIVE, "stop")
+            yield from _one(stack, Path(folder), python, WITH_PANDAS, "stop with pandas")
             yield from _deaf(stack)
-            yield from _at_once(stack, Path(folder))
+            yield from _at_once(stack, Path(folder), python)
             stack.stop()
         finally:
             end_all(home)
 
 
-def _one(stack: Stack, folder: Path) -> Iterator[Figure]:
+def _one(stack: Stack, folder: Path, python: Path, script: str, what: str) -> Iterator[Figure]:
     """From the request to the answer that nothing is left, against a bare SIGINT and wait."""
-    strategy = stack.upload(COOPERATIVE, "one")
+    strategy = stack.upload(script, what)
     hosted: list[float] = []
     bare: list[float] = []
     for _ in range(ROUNDS):
-        bare.append(_bare(folder, 1))
+        bare.append(_bare(folder, 1, python, script))
         _start(stack, [strategy])
         hosted.append(_stop(stack, strategy))
     for name, of in PERCENTILES.items():
-        yield Figure(f"stop, {name}", of(hosted) * 1e3, of(bare) * 1e3, "ms", 2)
+        yield Figure(f"{what}, {name}", of(hosted) * 1e3, of(bare) * 1e3, "ms", 2)
 
 
 def _deaf(stack: Stack) -> Iterator[Figure]:
@@ -95,11 +100,11 @@ def _lists(stack: Stack) -> list[float]:
     return asyncio.run(client(port, LISTS, stack.token))
 
 
-def _at_once(stack: Stack, folder: Path) -> Iterator[Figure]:
+def _at_once(stack: Stack, folder: Path, python: Path) -> Iterator[Figure]:
     """Each by a request of its own; then by one for all. None waits for one that hears nothing."""
     ids = [stack.upload(COOPERATIVE, f"of many {n}") for n in range(SEVERAL)]
     deaf = stack.upload(IGNORES_ALL, "deaf beside", stop_grace_s="60")
-    bare = median([_bare(folder, SEVERAL) for _ in range(3)])
+    bare = median([_bare(folder, SEVERAL, python) for _ in range(3)])
     _start(stack, [*ids, deaf])
     stack.http.post(f"/python/stop/{deaf}").raise_for_status()
     each = asyncio.run(_stop_each(stack, ids))
@@ -163,13 +168,13 @@ def _stop(stack: Stack, strategy: str) -> float:
     return took
 
 
-def _bare(folder: Path, several: int) -> float:
+def _bare(folder: Path, several: int, python: Path, source: str = COOPERATIVE) -> float:
     """Seconds from the first signal until all have ended."""
     script = folder / "script.py"
-    script.write_text(COOPERATIVE)
+    script.write_text(source)
     processes = [
         subprocess.Popen(
-            [base_interpreter(), "script.py"],
+            [python, "script.py"],
             cwd=folder,
             stdout=subprocess.PIPE,
             env=ENVIRONMENT,

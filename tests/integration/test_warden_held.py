@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -135,6 +136,28 @@ def test_what_is_held_can_be_known_to_fail_before_its_instant(house: House):
             assert "no-such-python" in (entry.detail or "")
             assert house.told() == ["preparing", "exited"]
             assert await refusal(client.start(order)) == "start_failed"
+
+    play(scene())
+
+
+def test_what_fails_just_as_it_is_taken_back_ends_once(house: House):
+    """The failure and the stop may come in one turn of the warden, in either order."""
+
+    async def scene() -> None:
+        async with house.client() as client:
+            far = time.time() + 60
+            for n in range(40):
+                order = house.order(["/no-such-python"], f"r{n}", at=far)
+                starting = asyncio.create_task(client.start(order))
+                await asyncio.sleep(n / 4000)
+                await asyncio.gather(
+                    starting, client.stop(f"r{n}", "stopped_by_user", KILL), return_exceptions=True
+                )
+            exits = await house.exits(*(f"r{n}" for n in range(40)))
+            reasons = {entry.reason for entry in exits.values()}
+            assert reasons <= {"start_failed", "stopped_by_user"}
+            await until(lambda: house.records() == house.groups().runs() == set())
+            assert "Traceback" not in (house.folder / "warden.log").read_text()
 
     play(scene())
 

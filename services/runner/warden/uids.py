@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 assert sys.platform == "linux"  # before what other platforms do not have
 
@@ -33,7 +32,7 @@ class Uids:
         self.first = first(path)
         self._known: dict[str, int] = {}
         if path.exists():
-            kept = cast("dict[str, Any]", json.loads(path.read_text()))
+            kept = json.loads(path.read_text())
             self.first, self._known = kept["first"], kept["owners"]
 
     def of(self, owner: str) -> int:
