@@ -21,7 +21,7 @@ from sqlmodel import col, delete, select
 
 from bench.figure import Figure, median, percentile
 from bench.population import populate, strategy_of
-from bench.start import ENVIRONMENT
+from bench.start import ENVIRONMENT, FORKED
 from openbell.db.models import Run, ScheduleRow, Version
 from openbell.db.session import Database
 from openbell.settings import Settings
@@ -97,7 +97,7 @@ def _bell(kind: Kind, python: Path) -> Iterator[Figure]:
             populate(home, users=kind.users, strategies=STRATEGIES)
             bell = time.time() + AHEAD_S
             asyncio.run(_schedule(Settings(home=home), bell, kind))
-            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python))
+            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python), **FORKED)
             hosted = _first_lines(home, bell)
             leads = asyncio.run(_leads(Settings(home=home)))
             _wait_for_all(home)

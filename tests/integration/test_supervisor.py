@@ -23,7 +23,7 @@ from openbell.contracts.errors import ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RUNNER_EVENT, RunReported
 from openbell.contracts.model import ExitReason, RunState, StopStep, stop_ladder
 from openbell.sealing import RunnerKey
-from openbell.settings import Settings
+from openbell.settings import RunnerSettings, Settings
 from services.runner import reports as module
 from services.runner.backends.base import (
     Capabilities,
@@ -482,7 +482,9 @@ def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: 
             await bus.put_artifact(digest, body)
             bell = datetime.now(UTC) + timedelta(seconds=60)
             backend = Holding(())
-            supervisor, _ = supervised(tmp_path, bus, backend)
+            settings = Settings(home=tmp_path, runner=RunnerSettings(fork=True))
+            environments = supplied(tmp_path, bus)
+            supervisor, _ = supervisor_of(settings, bus, backend, environments, KEY)
             async with supervisor.running(), asyncio.timeout(20):
                 start = START.model_copy(update={"sha256": digest, "start_at": bell})
                 await supervisor.start(start)

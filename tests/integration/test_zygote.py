@@ -14,6 +14,7 @@ import pytest
 from services.runner.backends.warden_client import BOOT, ROOT, WardenUnavailable
 from services.runner.warden.protocol import Start, Upgrade
 from tests.fixtures.default_environment import base_interpreter
+from tests.fixtures.processes import name_of
 from tests.fixtures.unchanged import PROGRAMS
 from tests.fixtures.wardens import KILL, House, until
 
@@ -206,4 +207,4 @@ def said(house: House, run: str) -> str:
 
 def zygotes(warden: int) -> list[psutil.Process]:
     children = psutil.Process(warden).children()
-    return [child for child in children if child.name() == "openbell-zygote"]
+    return [child for child in children if name_of(child) == "openbell-zygote"]

@@ -49,7 +49,8 @@ def test_doctor_says_plainly_that_nothing_is_kept_apart(
     package.mkdir(parents=True)
     for folder in (package, package.parent):
         (folder / "__init__.py").touch()
-    (package / "probe.py").write_text(f"print({json.dumps(told)!r})")
+    probed = json.dumps({"capabilities": told, "pythons": {}})
+    (package / "probe.py").write_text(f"print({probed!r})")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (said,) = [check for check in doctor.examine(tmp_path) if check.name == "limits"]
     assert said.ok

@@ -16,6 +16,7 @@ export class Form {
     /** @type {HTMLFormElement} */
     this.form = find(el, "form");
     this.go = find(this.form, "[type=submit]");
+    this.go.removeAttribute("disabled"); // until now the browser itself would have sent it
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.el.getAttribute("aria-busy") !== "true" && enabled(this.go)) this.submit();
