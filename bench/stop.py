@@ -103,7 +103,7 @@ def _lists(stack: Stack) -> list[float]:
 def _at_once(stack: Stack, folder: Path, python: Path) -> Iterator[Figure]:
     """Each by a request of its own; then by one for all. None waits for one that hears nothing."""
     ids = [stack.upload(COOPERATIVE, f"of many {n}") for n in range(SEVERAL)]
-    deaf = stack.upload(IGNORES_ALL, "deaf beside", stop_grace_s="60")
+    deaf = stack.upload(IGNORES_ALL, "deaf beside", stop_grace_s="20")
     bare = median([_bare(folder, SEVERAL, python) for _ in range(3)])
     _start(stack, [*ids, deaf])
     stack.http.post(f"/python/stop/{deaf}").raise_for_status()
