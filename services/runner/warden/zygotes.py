@@ -36,7 +36,7 @@ PACKAGE = "_openbell"
 PARALLEL = ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "NUMBA")
 """Libraries that are told how many threads to start."""
 PARTS = (
-    *("build", "cell", "cgroup", "cgroup1", "cgroup2", "cgroup_files", "host", "keeper"),
+    *("cell", "cgroup", "cgroup1", "cgroup2", "cgroup_files", "host", "keeper"),
     *("posix", "procfs", "records", "rootfs", "syscalls", "tree", "zygote"),
 )
 """What it needs of this package. It is told their source: where ours lies it may not look."""
