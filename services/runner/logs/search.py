@@ -97,11 +97,14 @@ class Searches:
         end = await asyncio.to_thread(self._block, command, hidden, scan)
         scan.before = min(scan.before or end.next_offset, end.next_offset)
         scan.generation, scan.first = end.generation, end.first
-        cut_short = True
+        cut_short, latest = True, loop.time() + SEARCH_WAIT_S
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SEARCH_WAIT_S) as limit, self._finder(command) as find:
-                limit.reschedule(loop.time() + command.budget_s)
-                await self._scan(command, hidden, scan, find)
+            async with asyncio.timeout_at(latest) as limit, self._finder(command) as find:
+                until = loop.time() + command.budget_s
+                limit.reschedule(max(until, latest))
+                async for _ in self._turns_of(command, hidden, scan, find):
+                    # Only now: on the busiest host, who goes on from `before` comes to an end.
+                    limit.reschedule(until)
                 cut_short = False
         return LogHits(
             hits=tuple(scan.hits),
@@ -113,7 +116,10 @@ class Searches:
             secrets=hidden.version,
         )
 
-    async def _scan(self, command: SearchLog, hidden: Hidden, scan: Scan, find: Find) -> None:
+    async def _turns_of(
+        self, command: SearchLog, hidden: Hidden, scan: Scan, find: Find
+    ) -> AsyncGenerator[None]:
+        """Yields whenever something was looked at."""
         while scan.before is not None and scan.room:
             chunk = await asyncio.to_thread(self._block, command, hidden, scan)
             scan.first = chunk.first
@@ -128,6 +134,7 @@ class Searches:
                 found = await find(data[:left], scan.room)
                 scan.take(data, offset, found)
                 left = found.left
+                yield
 
     def _block(self, command: SearchLog, hidden: Hidden, scan: Scan) -> LogChunk:
         """What lies just before where the search has come."""

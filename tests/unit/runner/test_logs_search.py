@@ -164,6 +164,18 @@ def test_a_search_ends_when_its_time_is_over_and_says_where_to_go_on(written: Wr
     assert lines(found) == ["aaa"]
 
 
+@BOTH
+def test_a_search_looks_at_something_however_little_time_there_was(
+    written: Written, *, regex: bool
+) -> None:
+    """A busy host gives the child no processor within the budget."""
+    written.write(b"not this\n" * 60_000 + b"aaa\n")
+    found = find(written, "aaa", regex=regex, budget_s=0.000_001)
+    assert (lines(found), found.cut_short) == (["aaa"], True)
+    assert found.before is not None
+    assert found.before < len(written.all)
+
+
 @pytest.mark.parametrize("text", ["(", "*a", "(?P<x", "a{99999999999}", "[" * 150])
 def test_what_is_no_expression_is_refused(written: Written, text: str) -> None:
     written.write(b"a\n")
