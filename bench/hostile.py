@@ -4,10 +4,8 @@ Against the same neighbours in quiet just before, with a floor: on a machine of 
 others use too, less than that is chance.
 """
 
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 from bench.figure import Figure, percentile
 from tests.fixtures.hostile import Answers, Ground, opened
@@ -27,7 +25,7 @@ ATTACKS = {
 
 
 def measure() -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory() as folder, opened(Path(folder) / "home") as ground:
+    with opened(fork=True) as ground:
         for name, source in ATTACKS.items():
             quiet, list_before = _spell(ground, f"before {name}", attacks.DEAF)
             worst, list_meanwhile = _spell(ground, name, source)

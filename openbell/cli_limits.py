@@ -29,6 +29,7 @@ FIELDS = {
     "signals": ("stop", "signals"),
     "grace": ("stop", "grace_s"),
     "restart": ("restart",),
+    "interpreter": ("interpreter",),
 }
 """Where a policy has what an option sets."""
 NO_SIGNALS = "none"
@@ -64,6 +65,10 @@ def limits(
     restart: Annotated[
         str | None, typer.Option(help="When it has ended: never, on-failure, always.")
     ] = None,
+    interpreter: Annotated[
+        str | None,
+        typer.Option(help="shared: forked, where that can be, and up at once; or own."),
+    ] = None,
     default: Annotated[
         list[str] | None,
         typer.Option(help="Set this back to its default, like memory.", metavar="OPTION"),
@@ -88,6 +93,7 @@ def limits(
         "signals": _signals(signals),
         "grace": _finite("--grace", grace),
         "restart": restart,
+        "interpreter": interpreter,
     }
     part = _part({one: value for one, value in given.items() if value is not None}, default or [])
     with client.connect(url) as openbell:

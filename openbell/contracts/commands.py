@@ -6,7 +6,7 @@ from typing import ClassVar, Generic
 from pydantic import Base64Bytes, Field
 
 from openbell.contracts.base import Command, Done, Message, ReplyT, RunnerAsks, Utc
-from openbell.contracts.limits import Limits, Watchdogs
+from openbell.contracts.limits import Interpreter, Limits, Watchdogs
 from openbell.contracts.model import Closure, ExitReason, Intent, Session, StopStep
 from openbell.contracts.schedules import ClockTime, Schedule
 
@@ -272,6 +272,7 @@ class StartRun(Command[Done]):
     """How the run wants to be stopped, by whomever."""
     limits: Limits = Limits()
     watchdogs: Watchdogs = Watchdogs()
+    interpreter: Interpreter = "shared"
     lock_sha256: str | None = None
     """The lock of its own environment; none means the default environment."""
     python: str | None = None

@@ -8,6 +8,8 @@ from openbell.contracts.base import Message
 from openbell.contracts.model import RestartPolicy, StopStep, stop_ladder
 
 StopSignal = Literal["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
+Interpreter = Literal["shared", "own"]
+"""Whether a run is forked, where its runner does that, or has an interpreter of its own."""
 LONGEST_GRACE_S = 600
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -73,6 +75,9 @@ class RunPolicy(Message):
     watchdogs: Watchdogs = Watchdogs()
     stop: StopPolicy = StopPolicy()
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
+    interpreter: Interpreter = "shared"
+    """`shared`: forked from one that has imported what the script needs, where the runner does
+    that: it is up at once, and takes a fraction of the memory. `own`: started by itself."""
 
 
 class Usage(Message):

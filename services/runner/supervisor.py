@@ -217,11 +217,12 @@ class Supervisor:
         )
 
     async def _preload(self, command: StartRun, script: Path) -> tuple[str, ...] | None:
-        """Where all strategies have one user, packages that an owner has chosen would see the
-        folders of all while they are imported: there they are not shared.
+        """None: not to be forked. Where all strategies have one user, packages that an owner has
+        chosen would see the folders of all while they are imported: there they are not shared.
         """
+        wanted = self._settings.runner.fork and command.interpreter == "shared"
         trusted = command.lock_sha256 is None or self._backend.capabilities.own_user
-        if not (self._settings.runner.fork and trusted):
+        if not (wanted and trusted):
             return None
         source = await asyncio.to_thread(sources.read, script)
         return None if source is None else await asyncio.to_thread(preload.shareable, source)

@@ -7,12 +7,11 @@ from itertools import islice
 from typing import Any, cast
 
 from pydantic import ValidationError
-from sqlalchemy import bindparam, delete, or_, tuple_
+from sqlalchemy import bindparam, tuple_
 from sqlalchemy import select as select_columns
 from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
-from sqlmodel.sql.expression import SelectOfScalar
 
 from openbell.contracts.commands import StartRun, StopRun
 from openbell.contracts.model import (
@@ -33,20 +32,11 @@ from services.scheduler.sessions import SessionBook
 from services.scheduler.windows import Window
 
 START, STOP = "start", "stop"
-KEPT = timedelta(days=30)
-"""How long occurrences are kept."""
-SKIPPED_KEPT = timedelta(days=2)
-PRUNED = 10_000
-"""As many are forgotten at once."""
 MOST_OVER = 20
 """As many windows that are over are accounted for one by one; of those before, their number."""
 MOST_COUNTED = 1000
 TOGETHER = 1000
 """Ids in one query; PostgreSQL takes 32,767 at most."""
-OVERDUE = timedelta(seconds=1)
-"""So late, something is not under way any more: whoever was to do it did not."""
-UNDER_WAY = timedelta(seconds=10)
-"""For so long what a runner was not told is told again each second; then at the slower look."""
 A_MOMENT = timedelta(seconds=2)
 """By which two schedulers' clocks may differ."""
 
@@ -174,6 +164,7 @@ class Case:
             ladder=self.strategy.policy.stop.ladder,
             limits=self.strategy.policy.limits,
             watchdogs=self.strategy.policy.watchdogs,
+            interpreter=self.strategy.policy.interpreter,
             start_at=self.run.due_at,
         )
 
@@ -329,119 +320,3 @@ def _readable(case: Case) -> AnySchedule | None:
         why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         case.plan = Plan(Outlook.UNKNOWN, f"its schedule cannot be read: {why}; set it anew")
         return None
-
-
-async def all_ids(session: AsyncSession) -> Sequence[str]:
-    """The strategies that a scheduler has anything to do with, in a stable order."""
-    return (await session.exec(_scheduled_ids())).all()
-
-
-async def pending_ids(session: AsyncSession, now: datetime, lead: timedelta) -> Sequence[str]:
-    """Those of them that may need something now, as far as their rows tell.
-
-    What is live, wanted, waited for, or past the next instant of its plan; and whose plan is not of
-    the schedule that it has. Of the others nothing is due before their plan says so.
-    """
-    query = _scheduled_ids().where(
-        or_(
-            col(Slot.state) == SlotState.HELD,
-            col(Slot.intent) == Intent.RUN,
-            col(Slot.retry_at).is_not(None),
-            col(Slot.waiting).is_not(None),
-            col(Slot.next_start) <= now + lead,
-            col(Slot.next_stop) <= now,
-            col(Slot.outlook) == Outlook.UNKNOWN,
-            col(Slot.schedule_at).is_distinct_from(col(ScheduleRow.updated_at)),
-        )
-    )
-    return (await session.exec(query)).all()
-
-
-async def overdue_ids(session: AsyncSession, now: datetime, lead: timedelta) -> Sequence[str]:
-    """Those for whom something is due that nobody has done, or told a runner, for a while.
-
-    Cheap, for it is asked every second: whichever scheduler planned it may be gone by now. What
-    waits for something is left to the slower look.
-    """
-    late, recently = now - OVERDUE, now - UNDER_WAY
-    free = (col(Slot.state) == SlotState.FREE) & (col(Slot.intent) != Intent.STOP)
-    undelivered = (col(Run.state) == RunState.GRANTED) & col(Run.granted_at).between(recently, late)
-    due = or_(
-        col(Slot.waiting).is_(None)
-        & or_(
-            free & (col(Slot.next_start) <= now + lead),
-            col(Slot.next_start) <= late,
-            col(Slot.retry_at) <= late,
-        ),
-        col(Slot.next_stop) <= late,
-        (col(Slot.state) == SlotState.HELD)
-        & or_(undelivered, col(Run.stop_asked_at).between(recently, late)),
-    )
-    query = (
-        select(Slot.strategy_id)
-        .join(Strategy, col(Strategy.id) == Slot.strategy_id)
-        .outerjoin(Run, col(Run.id) == Slot.run_id)
-        .where(due, col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD))
-        .order_by(Slot.strategy_id)
-    )
-    return (await session.exec(query)).all()
-
-
-async def ids_on(session: AsyncSession, exchange: str) -> Sequence[str]:
-    """Those whose schedules depend on this exchange; what runs, or is due soon, comes first."""
-    query = (
-        select(ScheduleRow.strategy_id)
-        .outerjoin(Slot, col(Slot.strategy_id) == ScheduleRow.strategy_id)
-        .where(col(ScheduleRow.spec)["exchange"].as_string() == exchange)
-        .order_by(col(Slot.state).desc(), col(Slot.next_start), ScheduleRow.strategy_id)
-    )
-    return (await session.exec(query)).all()
-
-
-async def moments(
-    session: AsyncSession, after: datetime, until: datetime, lead: timedelta
-) -> Sequence[tuple[str, datetime]]:
-    """When something is due by their plans, with whose it is, whichever scheduler made the plan.
-
-    A start is due twice: when it is prepared, and at its instant.
-    """
-    found: list[tuple[str, datetime]] = []
-    for moment, earlier in (
-        (col(Slot.next_start), lead),
-        (col(Slot.next_start), timedelta()),
-        (col(Slot.next_stop), timedelta()),
-    ):
-        within = (moment > after + earlier) & (moment <= until + earlier)
-        query = select_columns(col(Slot.strategy_id), moment).where(within)
-        found += [(id_, at - earlier) for id_, at in await all_rows(session, query)]
-    return found
-
-
-async def prune_occurrences(session: AsyncSession, now: datetime) -> None:
-    """Forget some of those of which no plan and no missed start can speak any more."""
-    instant, state = col(Occurrence.instant), col(Occurrence.state)
-    old = (instant < now - KEPT) | ((state == StartState.SKIPPED) & (instant < now - SKIPPED_KEPT))
-    newest = select(Occurrence.instant).where(old).order_by(instant).offset(PRUNED).limit(1)
-    until = (await session.exec(newest)).first() or now
-    await session.exec(delete(Occurrence).where(old, instant < until))
-
-
-def _scheduled_ids() -> SelectOfScalar[str]:
-    return (
-        select(Strategy.id)
-        .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
-        .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
-        .where(col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD))
-        .order_by(Strategy.id)
-    )
-
-
-async def exchanges(session: AsyncSession, ids: Sequence[str]) -> set[str]:
-    """Whose sessions the schedules of these strategies need."""
-    found: set[str] = set()
-    for start in range(0, len(ids), TOGETHER):
-        some = col(ScheduleRow.strategy_id).in_(ids[start : start + TOGETHER])
-        rows = (await session.exec(select(ScheduleRow).where(some))).all()
-        named = (row.spec.get("exchange") for row in rows)
-        found |= {exchange for exchange in named if isinstance(exchange, str)}
-    return found

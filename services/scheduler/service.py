@@ -44,17 +44,17 @@ from openbell.feed import Feed
 from openbell.outbox import Outbox
 from openbell.settings import Settings
 from services.scheduler.acts import Acts
-from services.scheduler.cases import (
-    Cases,
-    Dispatch,
+from services.scheduler.agenda import (
     all_ids,
     exchanges,
     ids_on,
+    lead_now,
     moments,
     overdue_ids,
     pending_ids,
     prune_occurrences,
 )
+from services.scheduler.cases import Cases, Dispatch
 from services.scheduler.clock import ClockWatch
 from services.scheduler.preview import preview
 from services.scheduler.runners import Runners
@@ -103,7 +103,8 @@ class Scheduler:
         self.outbox = Outbox(SchedulerOutbox, database, bus)
         self._settings = settings.scheduler
         self._up_since = clock()
-        self._lead = timedelta(seconds=settings.scheduler.lead_s)
+        self._least_lead = timedelta(seconds=settings.scheduler.lead_s)
+        self._lead = self._least_lead
         self._timers = Timers(self._look_at)
         self._commands = GroupCommit(self._carry_out_commands, CHUNK)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -305,6 +306,7 @@ class Scheduler:
         """For what comes soon: another replica may have planned it."""
         now = self._clock()
         async with self._database.read() as session:
+            self._lead = await lead_now(session, now, self._least_lead)
             until = now + timedelta(seconds=SOON_S)
             for strategy_id, moment in await moments(session, now, until, self._lead):
                 self._timers.wake(strategy_id, (moment,))

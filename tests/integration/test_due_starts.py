@@ -8,6 +8,7 @@ import pytest
 
 from openbell.contracts.model import ExitReason, RunState
 from openbell.db.models import Occurrence, Run, ScheduleRow, Slot, Strategy
+from services.scheduler import agenda
 from services.scheduler.slots import Slots
 from tests.integration.test_slots import (
     EVENING_BEFORE,
@@ -16,6 +17,7 @@ from tests.integration.test_slots import (
     MARKET,
     NINE_FIFTEEN,
     Desk,
+    add_strategy,
     desk,
     scenario,
 )
@@ -43,6 +45,40 @@ async def occurrences(scheduler: Desk) -> list[tuple[str, str]]:
 
 
 # ---- prepared ahead
+
+
+@scenario
+async def test_the_more_are_due_at_one_instant_the_earlier_they_are_prepared(
+    tmp_path: Path,
+) -> None:
+    """A thousand would not be ready within the lead that is enough for some."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(agenda, "PREPARING_ONE", MINUTE)
+        await leads_grow_with_number(tmp_path)
+
+
+async def leads_grow_with_number(folder: Path) -> None:
+    async with desk(folder, MARKET) as scheduler:
+        for other in ("t", "u"):
+            await add_strategy(scheduler.database, other, MARKET)
+        await add_strategy(scheduler.database, "v", {**MARKET, "start": "09:17"})
+
+        async def lead(now: datetime, least: timedelta = LEAD) -> timedelta:
+            async with scheduler.database.read() as session:
+                return await agenda.lead_now(session, now, least)
+
+        assert await lead(NINE_FIFTEEN - 4 * MINUTE) == LEAD
+        early = NINE_FIFTEEN - 10 * MINUTE
+        await scheduler.at(early, lambda slots: slots.settle(["s", "t", "u", "v"]))
+        assert await lead(early) == LEAD
+        assert await lead(NINE_FIFTEEN - 4 * MINUTE) == 3 * MINUTE
+        assert await lead(NINE_FIFTEEN - 4 * MINUTE, timedelta()) == timedelta()
+        assert await lead(NINE_FIFTEEN) == MINUTE
+        scheduler.runner_appears()
+        for strategy in ("s", "t"):
+            ready = NINE_FIFTEEN - LEAD
+            await scheduler.at(ready, lambda slots, one=strategy: slots.settle([one]))
+        assert await lead(NINE_FIFTEEN - LEAD) == MINUTE
 
 
 @scenario

@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures import attacked, ordinary
 from tests.fixtures.hostile import Ground, opened_by_ordinary_user
 from tests.hostile.endings import WATCHED
-from tests.hostile.verdicts import not_kept_out, of_ordinary_user
+from tests.hostile.verdicts import not_kept_out
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def ground() -> Generator[Ground]:
 
 
 def test_each_probe_is_kept_out(ground: Ground) -> None:
-    assert not_kept_out(attacked.probed(ground), of_ordinary_user()) == {}
+    assert not_kept_out(attacked.probed(ground), ground.expected) == {}
 
 
 @pytest.mark.parametrize("name", WATCHED)

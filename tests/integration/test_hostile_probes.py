@@ -2,21 +2,15 @@
 
 import pytest
 
-from tests.fixtures.attacked import probed
+from tests.fixtures import attacked
 from tests.fixtures.hostile import Ground
-from tests.hostile.verdicts import EXPECTED
+from tests.hostile.verdicts import EXPECTED, not_kept_out
+
+BOTH_WAYS = pytest.mark.parametrize("ground", ["executed", "forked"], indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module")
-def verdicts(ground: Ground) -> dict[str, str]:
+@BOTH_WAYS
+def test_each_probe_is_kept_out(ground: Ground) -> None:
     ground.needs("own_user", "namespaces")
-    return probed(ground)
-
-
-@pytest.mark.parametrize("probe", EXPECTED)
-def test_it_is_kept_out(verdicts: dict[str, str], probe: str) -> None:
-    assert verdicts[probe] in EXPECTED[probe]
-
-
-def test_each_probe_is_judged(verdicts: dict[str, str]) -> None:
-    assert verdicts.keys() == EXPECTED.keys()
+    assert ground.expected.keys() == EXPECTED.keys()
+    assert not_kept_out(attacked.probed(ground), ground.expected) == {}

@@ -98,9 +98,10 @@ def test_it_is_said_when_it_takes_effect_and_what_the_host_makes_of_it(
     def note(**part: Any) -> str:
         return stack.post(path, json=part)["note"]
 
-    at_next = "limits and watchdogs hold from its next start on"
+    at_next = "limits, watchdogs and interpreter hold from its next start on"
     assert note(limits={"memory_mb": 700}) == at_next
     assert note(watchdogs={"quiet_s": 60}, restart="never") == f"{at_next}; the rest from now on"
+    assert note(interpreter="own") == at_next
     assert note(stop={"grace_s": 2}) == "it holds from now on"
     assert note(stop={"grace_s": 2}) == "nothing was changed"
     host = limits(stack, strategy)["host"]

@@ -32,7 +32,8 @@ from openbell.outbox import Outbox
 from openbell.settings import DatabaseSettings, SchedulerSettings, Settings
 from services.scheduler import service
 from services.scheduler.acts import Acts
-from services.scheduler.cases import Cases, overdue_ids, pending_ids
+from services.scheduler.agenda import overdue_ids, pending_ids
+from services.scheduler.cases import Cases
 from services.scheduler.days import Known
 from services.scheduler.runners import Runners
 from services.scheduler.service import Scheduler

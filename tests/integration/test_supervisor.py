@@ -466,7 +466,9 @@ def test_the_scheduler_is_told_of_the_stops_alone_that_it_did_not_decide(
     asyncio.run(scenario())
 
 
-def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: Path) -> None:
+def test_the_instant_and_the_kind_of_a_start_reach_the_backend(
+    nats: NatsServer, tmp_path: Path
+) -> None:
     class Holding(Remembering):
         specs: ClassVar[list[RunSpec]] = []
 
@@ -488,10 +490,13 @@ def test_the_instant_of_a_start_reaches_the_backend(nats: NatsServer, tmp_path: 
             async with supervisor.running(), asyncio.timeout(20):
                 start = START.model_copy(update={"sha256": digest, "start_at": bell})
                 await supervisor.start(start)
-                while not backend.specs:
+                own = {"run_id": "s-2", "epoch": 2, "interpreter": "own"}
+                await supervisor.start(start.model_copy(update=own))
+                while len(backend.specs) < 2:
                     await asyncio.sleep(0.01)
+            preloads = {spec.run_id: spec.preload for spec in backend.specs}
+            assert preloads == {"s-1": ("pandas",), "s-2": None}
             assert backend.specs[0].start_at == bell
-            assert backend.specs[0].preload == ("pandas",)
             assert await reports(bus) == []
 
     asyncio.run(scenario())

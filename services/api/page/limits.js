@@ -9,7 +9,7 @@ import { $, hint, named, write } from "./dom.js";
 import { toast } from "./messages.js";
 import { isLive } from "./words.js";
 
-/** @typedef {Record<string, Record<string, any>> & {restart: string}} Policy */
+/** @typedef {Record<string, Record<string, any>> & {restart: string, interpreter: string}} Policy */
 /** @typedef {{policy: Policy, host: ?{runner: string, limits: Record<string, string>}, note: ?string}} Told */
 
 /** @type {Record<string, string[]>} Where a policy has what a field sets. */
@@ -18,6 +18,7 @@ const SECTIONS = {
   watchdogs: ["quiet_s", "heartbeat_s", "max_runtime_s"],
   stop: ["signals", "grace_s"],
 };
+const CHOICES = ["restart", "interpreter"];
 const DURATIONS = new Set(SECTIONS.watchdogs);
 const DURATION = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+(?:[.,]\d+)?)s)?$/;
 /** @type {[string, number][]} */
@@ -65,7 +66,7 @@ export class LimitsDialog extends Dialog {
     for (const [section, fields] of Object.entries(SECTIONS)) {
       for (const field of fields) this.fillIn(field, shown(field, policy[section][field]));
     }
-    this.fillIn("restart", policy.restart);
+    for (const choice of CHOICES) this.fillIn(choice, policy[choice]);
   }
 
   /** @param {string} field @param {string} text */
@@ -96,8 +97,8 @@ export class LimitsDialog extends Dialog {
     const sections = Object.entries(SECTIONS).map(([section, fields]) => {
       return [section, Object.fromEntries(fields.filter(differs).map((field) => [field, meant(field, this.value(field).trim())]))];
     });
-    const part = Object.fromEntries(sections.filter(([, fields]) => Object.keys(fields).length));
-    return differs("restart") ? { ...part, restart: this.value("restart") } : part;
+    const choices = CHOICES.filter(differs).map((choice) => [choice, this.value(choice)]);
+    return Object.fromEntries([...sections.filter(([, fields]) => Object.keys(fields).length), ...choices]);
   }
 
   /** What was changed here: others may have set the rest meanwhile. What is left empty is its default. */

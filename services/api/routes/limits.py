@@ -24,6 +24,8 @@ CAPABILITIES = {
     "open_files": "files_limit",
 }
 """By limit, the name under which a runner says what it makes of it."""
+AT_START = ("limits.", "watchdogs.", "interpreter")
+"""How the names of those fields begin that a run has for good."""
 
 Enforcement = Literal["enforced", "watched", "none"]
 
@@ -69,7 +71,8 @@ async def set_limits(
 ) -> LimitsView:
     """Checked as a whole first: on any error the old policy stays as it was.
 
-    Limits and watchdogs take effect at the next start; how it is stopped and restarted, at once.
+    Limits, watchdogs and interpreter take effect at the next start; how it is stopped and
+    restarted, at once.
     """
     kept, names = await api.store.change_policy(act, policy)
     api.board.mark(act.id)
@@ -84,10 +87,10 @@ def _effect(names: set[str], strategy: StrategyView) -> str:
     """When what was changed takes effect."""
     if not names:
         return "nothing was changed"
-    later = {name for name in names if name.startswith(("limits.", "watchdogs."))}
+    later = {name for name in names if name.startswith(AT_START)}
     if not later or has_ended(strategy):
         return "it holds from now on"
-    at_next = "limits and watchdogs hold from its next start on"
+    at_next = "limits, watchdogs and interpreter hold from its next start on"
     return f"{at_next}; the rest from now on" if names - later else at_next
 
 

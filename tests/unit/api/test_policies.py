@@ -26,6 +26,7 @@ EVERYTHING = RunPolicy(
     watchdogs=Watchdogs(quiet_s=5, heartbeat_s=1, max_runtime_s=1),
     stop=StopPolicy(signals=(), grace_s=1),
     restart=RestartPolicy.NEVER,
+    interpreter="own",
 )
 """No field is what it is by default."""
 
@@ -159,7 +160,7 @@ def test_what_is_kept_is_what_differs_from_the_defaults() -> None:
 
 def test_what_the_page_shows_is_taken_and_every_field_is_told() -> None:
     written = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
-    assert len(written) == 2
+    assert len(written) == 3
     for text in written:
         assert differences(RunPolicy(), changed(RunPolicy(), json.loads(text)))
     for name in differences(RunPolicy(), EVERYTHING):
