@@ -13,6 +13,7 @@ NAMES = (
     "people",
     "change",
     "memory",
+    "fit",
     "boot",
     "tail",
     "log",

@@ -6,23 +6,21 @@ each; and against a loop of Popen over the same scripts. None may be early, and 
 """
 
 import asyncio
-import hashlib
 import json
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from sqlmodel import col, delete, select
+from sqlmodel import select
 
 from bench.figure import Figure, median, percentile
-from bench.population import populate, strategy_of
-from bench.start import ENVIRONMENT, FORKED
-from openbell.db.models import Run, ScheduleRow, Version
+from bench.population import populate, schedule_once, strategy_of
+from bench.start import ENVIRONMENT
+from openbell.db.models import Run
 from openbell.db.session import Database
 from openbell.settings import Settings
 from tests.fixtures.default_environment import base_interpreter, default_environment
@@ -96,8 +94,8 @@ def _bell(kind: Kind, python: Path) -> Iterator[Figure]:
         try:
             populate(home, users=kind.users, strategies=STRATEGIES)
             bell = time.time() + AHEAD_S
-            asyncio.run(_schedule(Settings(home=home), bell, kind))
-            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python), **FORKED)
+            schedule_once(home, bell, kind.source)
+            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python))
             hosted = _first_lines(home, bell)
             leads = asyncio.run(_leads(Settings(home=home)))
             _wait_for_all(home)
@@ -153,33 +151,6 @@ def _popen(place: Path, python: Path) -> "subprocess.Popen[bytes]":
             env=ENVIRONMENT,
             start_new_session=True,
         )
-
-
-async def _schedule(settings: Settings, bell: float, kind: Kind) -> None:
-    """Every strategy once, at the bell; each with a source of its own."""
-    now = datetime.now(UTC)
-    at = datetime.fromtimestamp(bell, UTC).isoformat()
-    spec = {
-        "kind": "once",
-        "timezone": None,
-        "at": at,
-        "stop": None,
-        "catch_up": "start",
-        "max_runtime": None,
-    }
-    database = Database(settings.database_url)
-    async with database.write() as session:
-        await session.exec(delete(ScheduleRow))
-        versions = await session.exec(select(Version).order_by(col(Version.strategy_id)))
-        for number, version in enumerate(versions.all()):
-            version.source = kind.source(number)
-            version.sha256 = hashlib.sha256(version.source).hexdigest()
-            version.size = len(version.source)
-            row = ScheduleRow(
-                strategy_id=version.strategy_id, revision=1, spec=spec, updated_at=now
-            )
-            session.add_all([version, row])
-    await database.close()
 
 
 def _first_lines(home: Path, bell: float) -> list[float]:

@@ -12,7 +12,7 @@ BUDGET_MB = 200
 SETTLE_S = 5
 
 
-def _pss(pid: int) -> int:
+def pss(pid: int) -> int:
     """Kilobytes, with shared pages divided among those who share them. Linux alone tells."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
@@ -27,9 +27,9 @@ def measure() -> Iterator[Figure]:
             time.sleep(SETTLE_S)  # idle is what is measured
             total = 0.0
             for process in processes_of(home):
-                pss = _pss(process.pid) / 2**10
-                print(f"     {process.name():20} {pss:6.1f} MB")
-                total += pss
+                megabytes = pss(process.pid) / 2**10
+                print(f"     {process.name():20} {megabytes:6.1f} MB")
+                total += megabytes
             stack.stop()
         finally:
             end_all(home)

@@ -1,8 +1,12 @@
 """A home with many users and strategies, written into its database before Openbell starts."""
 
 import asyncio
+import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+
+from sqlmodel import col, delete, select
 
 from openbell.contracts.limits import RunPolicy
 from openbell.contracts.model import RestartPolicy, Role, Scope
@@ -31,11 +35,56 @@ def strategy_of(number: int) -> str:
     return f"strategy-{number:06}"
 
 
+def always(home: Path, several: int) -> None:
+    """The first ones are to run at all times, and nothing else."""
+    asyncio.run(_always(Settings(home=home).database_url, several))
+
+
+async def _always(url: str, several: int) -> None:
+    now = datetime.now(UTC)
+    database = Database(url)
+    async with database.write() as session:
+        await session.exec(delete(ScheduleRow))
+        for number in range(several):
+            row = ScheduleRow(
+                strategy_id=strategy_of(number), revision=1, spec={"kind": "always"}, updated_at=now
+            )
+            session.add(row)
+    await database.close()
+
+
 def populate(home: Path, *, users: int, strategies: int, source: bytes = b"print(1)\n") -> None:
     """Strategy n is user n % users's; each second one has a schedule."""
     settings = Settings(home=home)
     settings.data.mkdir(mode=0o700, parents=True)
     asyncio.run(_write(settings.database_url, users, strategies, source))
+
+
+def schedule_once(home: Path, at: float, source: Callable[[int], bytes]) -> None:
+    """Every strategy once at this instant (Unix time), and nothing else; each with a source of its
+    own, by its number.
+    """
+    asyncio.run(_schedule(Settings(home=home).database_url, at, source))
+
+
+async def _schedule(url: str, at: float, source: Callable[[int], bytes]) -> None:
+    now = datetime.now(UTC)
+    instant = datetime.fromtimestamp(at, UTC).isoformat()
+    spec = {"kind": "once", "timezone": None, "at": instant, "stop": None}
+    spec |= {"catch_up": "start", "max_runtime": None}
+    database = Database(url)
+    async with database.write() as session:
+        await session.exec(delete(ScheduleRow))
+        versions = await session.exec(select(Version).order_by(col(Version.strategy_id)))
+        for number, version in enumerate(versions.all()):
+            version.source = source(number)
+            version.sha256 = hashlib.sha256(version.source).hexdigest()
+            version.size = len(version.source)
+            row = ScheduleRow(
+                strategy_id=version.strategy_id, revision=1, spec=spec, updated_at=now
+            )
+            session.add_all([version, row])
+    await database.close()
 
 
 async def _write(url: str, users: int, strategies: int, source: bytes) -> None:

@@ -13,7 +13,6 @@ from tests.fixtures.stack import Stack, end_all, eventually, start_one_process
 ROUNDS = 40
 WARM_UP = 3
 """Starts before its interpreter is there from which it is forked."""
-FORKED = {"OPENBELL_RUNNER__FORK": "true"}
 SCRIPT = "import time; print(repr(time.time()))\n"
 WITH_PANDAS = f"import numpy, pandas\n{SCRIPT}"
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
@@ -24,7 +23,7 @@ def measure() -> Iterator[Figure]:
         home = Path(folder) / "home"
         try:
             python = default_environment(base_interpreter())
-            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python), **FORKED)
+            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python))
             yield from starts(stack, Path(folder), "start", python, SCRIPT, 1.5)
             yield from starts(stack, Path(folder), "start with pandas", python, WITH_PANDAS, 0.1)
             stack.stop()

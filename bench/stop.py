@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from bench.figure import Figure, median, percentile
 from bench.list import client
-from bench.start import ENVIRONMENT, FORKED
+from bench.start import ENVIRONMENT
 from tests.fixtures.default_environment import base_interpreter, default_environment
 from tests.fixtures.processes import members
 from tests.fixtures.stack import Stack, end_all, start_one_process
@@ -53,7 +53,7 @@ def measure() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         try:
-            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python), **FORKED)
+            stack = start_one_process(home, OPENBELL_RUNNER__PYTHON=str(python))
             yield from _one(stack, Path(folder), python, COOPERATIVE, "stop")
             yield from _one(stack, Path(folder), python, WITH_PANDAS, "stop with pandas")
             yield from _deaf(stack)

@@ -90,8 +90,9 @@ class RunnerSettings(BaseModel):
     readable: Annotated[tuple[Path, ...], *BY_COMMAS] = ()
     """What every strategy of this host may read besides the system, its interpreter and its own
     folder: data that many share."""
-    fork: bool = False
-    """Whether strategies may be forked from an interpreter that has imported what they need."""
+    fork: bool = True
+    """Whether strategies may be forked from an interpreter that has imported what they need: on
+    Linux, where cells have namespaces."""
     stop_strategies_on_exit: bool = False
     """Whether strategies end with the runner, or go on and are found again."""
     heartbeat_s: float = Field(default=5, gt=0)

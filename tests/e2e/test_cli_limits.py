@@ -34,6 +34,7 @@ def test_every_option_sets_its_field(stack: Stack, strategy: str) -> None:
     options = (
         "--memory 512 --processes 64 --cpus 0.5 --cpu-weight 50 --disk 2048 --open-files 1024"
         " --quiet 10m --heartbeat 30s --max-runtime 8h --signals term --grace 20 --restart never"
+        " --interpreter own"
     )
     answer = json.loads(openbell(stack, "limits", "bounded", *options.split(), "--json"))
     assert answer["policy"] == {
@@ -48,12 +49,13 @@ def test_every_option_sets_its_field(stack: Stack, strategy: str) -> None:
         "watchdogs": {"quiet_s": 600, "heartbeat_s": 30, "max_runtime_s": 28_800},
         "stop": {"signals": ["SIGTERM"], "grace_s": 20},
         "restart": "never",
+        "interpreter": "own",
     }
     shown = openbell(stack, "limits", "bounded")
     for words in ("512 MB", "10m", "8h", "SIGTERM, SIGKILL", "20 s", "never"):
         assert words in shown, shown
     every = "memory,processes,cpus,cpu-weight,disk,open-files,quiet,heartbeat,max-runtime"
-    unset = ("--default", every, "--default", "signals,--grace", "--default", "restart")
+    unset = ("--default", every, "--default", "signals,--grace", "--default", "restart,interpreter")
     answer = json.loads(openbell(stack, "limits", "bounded", *unset, "--json"))
     assert answer["policy"] == DEFAULT
     assert "by the host's size" in openbell(stack, "limits", "bounded", "--signals", "none")
