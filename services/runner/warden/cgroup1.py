@@ -48,7 +48,7 @@ def used(folders: Mapping[str, str]) -> Used:
     memory, pids = folders.get("memory"), folders.get("pids")
     time_ns = number(f"{folders['cpuacct']}/cpuacct.usage") if "cpuacct" in folders else None
     return Used(
-        memory=_memory(memory) if memory else None,
+        memory=in_use(memory) if memory else None,
         peak_memory=number(f"{memory}/memory.max_usage_in_bytes") if memory else None,
         cpu_s=None if time_ns is None else time_ns / 1e9,
         processes=_processes(folders),
@@ -57,9 +57,16 @@ def used(folders: Mapping[str, str]) -> Used:
     )
 
 
-def _memory(folder: str) -> int:
-    cache = counts(f"{folder}/memory.stat").get("total_inactive_file", 0)
+def in_use(folder: str) -> int:
+    """Bytes, without the cache of files."""
+    told = counts(f"{folder}/memory.stat")
+    cache = told.get("total_inactive_file", 0) + told.get("total_active_file", 0)
     return max(0, int(read(f"{folder}/memory.usage_in_bytes")) - cache)
+
+
+def bound(folder: str) -> int | None:
+    """Of memory: the least that this group, or any above it, may use. None: no file tells."""
+    return counts(f"{folder}/memory.stat").get("hierarchical_memory_limit")
 
 
 def _processes(folders: Mapping[str, str]) -> int:

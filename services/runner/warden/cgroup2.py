@@ -21,6 +21,7 @@ CONTROLLERS = {
 """Each with the files without which it is of no use. `io` only counts."""
 SELF = "cgroup"
 """Stands for the folder itself, among the controllers that it has."""
+CACHED = ("inactive_file", "active_file", "slab_reclaimable")
 PERIOD_US = 100_000
 LEAST_QUOTA_US = 1_000
 
@@ -47,7 +48,7 @@ def used(folders: Mapping[str, str]) -> Used:
     time_us = counts(f"{folder}/cpu.stat").get("usage_usec")
     moved = _moved(folder)
     return Used(
-        memory=_memory(folder) if "memory" in folders else None,
+        memory=in_use(folder) if "memory" in folders else None,
         peak_memory=number(f"{folder}/memory.peak"),
         cpu_s=None if time_us is None else time_us / 1e6,
         processes=_processes(folder),
@@ -58,9 +59,19 @@ def used(folders: Mapping[str, str]) -> Used:
     )
 
 
-def _memory(folder: str) -> int:
-    cache = counts(f"{folder}/memory.stat").get("inactive_file", 0)
+def in_use(folder: str) -> int:
+    """Bytes, without the cache of files, and of what is known of them."""
+    told = counts(f"{folder}/memory.stat")
+    cache = sum(told.get(each, 0) for each in CACHED)
     return max(0, int(read(f"{folder}/memory.current")) - cache)
+
+
+def bound(folder: str) -> int | None:
+    """Of memory. None: no file tells, or there is none."""
+    with suppress(FileNotFoundError):
+        told = read(f"{folder}/memory.max").strip()
+        return int(told) if told.isdigit() else None
+    return None
 
 
 def _processes(folder: str) -> int:

@@ -15,9 +15,9 @@ class Used:
     """What a group uses at one look. None: no controller of this host tells."""
 
     memory: int | None = None
-    """Bytes that count towards the limit, less the file cache that the kernel drops first
-    (`inactive_file`), as `docker stats` and the kubelet show it: a run that reads large files
-    fills its limit with such cache, and comes to no harm.
+    """Bytes that count towards the limit, less what the kernel has cached of files, which it gives
+    back before anybody comes to harm: a run that reads large files, or writes a log, fills its
+    limit with it, and needs none of that.
     """
     peak_memory: int | None = None
     """The most bytes at any time, with all file cache: the kernel keeps no other peak."""

@@ -186,7 +186,7 @@ def v1_group(folder: Path) -> dict[str, str]:
     texts = {
         "memory.usage_in_bytes": "1000000\n",
         "memory.max_usage_in_bytes": "1500000\n",
-        "memory.stat": "cache 5\ninactive_file 1\ntotal_inactive_file 300000\n",
+        "memory.stat": "inactive_file 1\ntotal_inactive_file 300000\ntotal_active_file 90000\n",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
         "cpuacct.usage": "2500000000\n",
         "pids.current": "4\n",
@@ -201,7 +201,7 @@ def v2_group(folder: Path) -> dict[str, str]:
     texts = {
         "memory.current": "1000000\n",
         "memory.peak": "1500000\n",
-        "memory.stat": "anon 5\ninactive_file 300000\nslab 3\n",
+        "memory.stat": "anon 5\ninactive_file 300000\nactive_file 80000\nslab_reclaimable 10000\n",
         "memory.events": "low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 1\n",
         "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\ncore_sched.force_idle_usec 0\n",
         "pids.current": "4\n",
@@ -215,7 +215,7 @@ def v2_group(folder: Path) -> dict[str, str]:
 
 def test_v1_and_v2_tell_the_same_of_the_same(tmp_path: Path):
     first = cgroup1.used(v1_group(tmp_path))
-    assert (first.memory, first.peak_memory, first.cpu_s) == (700_000, 1_500_000, 2.5)
+    assert (first.memory, first.peak_memory, first.cpu_s) == (610_000, 1_500_000, 2.5)
     assert (first.processes, first.refused, first.out_of_memory) == (4, 7, 2)
     assert (first.read_bytes, first.written_bytes) == (None, None)
     second = cgroup2.used(v2_group(tmp_path))

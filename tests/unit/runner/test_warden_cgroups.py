@@ -155,6 +155,26 @@ def test_files_that_are_read_do_not_count_as_memory(groups: Groups, start: Start
     assert used.memory < 16 * MIB
 
 
+def test_a_log_that_is_written_does_not_count_as_memory(
+    groups: Groups, start: Start, tmp_path: Path
+):
+    """Nor what was read again and again, which the kernel keeps for longer."""
+    group = groups.create("run", Bounds(memory=64 * MIB))
+    start(f"""
+with open({str(tmp_path / "log")!r}, 'wb+') as log:
+    for _ in range(24):
+        log.write(bytes(2**20))
+    for _ in range(3):
+        log.seek(0)
+        while log.read(2**16): pass
+{SLEEP}""")
+    used = group.used()
+    if used.peak_memory is not None and used.peak_memory < 24 * MIB:
+        pytest.skip("the files of this host are in its memory, and nobody's cache")
+    assert used.memory is not None
+    assert used.memory < 16 * MIB
+
+
 def test_processes_and_threads_beyond_their_number_are_refused_and_counted(
     groups: Groups, start: Start
 ):
