@@ -93,6 +93,9 @@ class RunnerSettings(BaseModel):
     fork: bool = True
     """Whether strategies may be forked from an interpreter that has imported what they need: on
     Linux, where cells have namespaces."""
+    most_runs: int | None = Field(default=None, ge=1)
+    """How many runs may be live at one time; further starts wait. None: as many as its memory
+    takes."""
     stop_strategies_on_exit: bool = False
     """Whether strategies end with the runner, or go on and are found again."""
     heartbeat_s: float = Field(default=5, gt=0)

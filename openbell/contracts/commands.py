@@ -279,6 +279,11 @@ class StartRun(Command[Done]):
     """The Python that this was locked for, like 3.12; none means the runner's own."""
     start_at: Utc | None = None
     """The instant at which its process starts; until then it is prepared. None: at once."""
+    expected_memory_bytes: int | None = None
+    """What it is expected to need, and is kept for it until it uses it. None: not told."""
+    expected_as_seen: bool = False
+    """Whether runs of its strategy were seen to use that; else it is a guess, good until this one
+    was seen for a while."""
 
 
 class LockedEnvironment(Message):

@@ -87,6 +87,9 @@ class Usage(Message):
     """At any one time. Of a run in a control group it counts what the kernel has cached of files
     that the run read or wrote, and gives back when memory is short: it may be as much as the
     limit, though the run needed little. Of others it is that of their largest process."""
+    working_memory_bytes: int | None = None
+    """The most that it was seen to use at one of the looks at it, each second, without what is
+    cached of files: what its next run is expected to need. None: it was not looked at."""
     cpu_s: float | None = None
     refused: int = 0
     """Processes and threads that it was not given, since it had as many as it may."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from openbell.contracts.base import Message, Utc
+from openbell.contracts.room import Room
 
 
 class Intent(StrEnum):
@@ -237,3 +238,5 @@ class RunnerInfo(Message):
     """The versions that strategies may have, newest first; none before they are found."""
     public_key: str = ""
     """X25519, base64url: what a run may know is sealed to it."""
+    room: Room | None = None
+    """None: it does not tell, and nothing is kept from it."""

@@ -21,6 +21,10 @@ class Note(Message):
     environment: str | None = None
     """The key of the one that it runs in, empty for an interpreter that is none of ours; None in
     the notes of an earlier release, which do not tell."""
+    expected_memory_bytes: int = 0
+    """What is kept for it until it uses it."""
+    expected_as_seen: bool = False
+    """Else that is a guess."""
 
     @staticmethod
     def of(command: StartRun, memory_mb: int, environment: str) -> "Note":
@@ -31,6 +35,8 @@ class Note(Message):
             limits=limits,
             watchdogs=command.watchdogs,
             environment=environment,
+            expected_memory_bytes=command.expected_memory_bytes or 0,
+            expected_as_seen=command.expected_as_seen,
         )
 
     @staticmethod

@@ -8,14 +8,18 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from openbell.contracts.room import Room
+from openbell.settings import Settings
 from services.runner.backends.base import BackendLost
 from services.runner.backends.process import ProcessBackend
+from services.runner.monitor.room import available, room
 from services.runner.pythons import find
 
 
-async def capabilities() -> dict[str, str]:
-    """Raises BackendLost."""
+async def host() -> tuple[dict[str, str], Room]:
+    """Its capabilities, and its room as if nothing of ours ran. Raises BackendLost."""
     with tempfile.TemporaryDirectory(
         prefix="openbell-probe-", ignore_cleanup_errors=True
     ) as folder:
@@ -23,17 +27,19 @@ async def capabilities() -> dict[str, str]:
         try:
             await backend.recover()
             told = backend.capabilities.as_texts()
+            left = room(available(backend.ceiling()), {}, Settings().runner.most_runs, None)
             await backend.shut_down()
         finally:
             await backend.close()
-    return told
+    return told, left
 
 
-async def main() -> dict[str, dict[str, str]]:
+async def main() -> dict[str, Any]:
     """Raises BackendLost."""
-    able, pythons = await asyncio.gather(capabilities(), find())
+    (able, left), pythons = await asyncio.gather(host(), find())
     return {
         "capabilities": able,
+        "room": left.model_dump(mode="json"),
         "pythons": {str(python.path): python.text for python in pythons},
     }
 

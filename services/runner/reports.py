@@ -13,6 +13,7 @@ from openbell.contracts.base import utc_now
 from openbell.contracts.commands import GetRunEnvironment, RunVariables, StartRun
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RunnerCameUp, RunReported
+from openbell.contracts.limits import Usage
 from openbell.contracts.model import ExitReason, RunState
 from openbell.redaction import NOTHING_TO_HIDE, Mask
 from openbell.settings import Settings
@@ -147,13 +148,15 @@ class Reports:
         """With what its log said last, and the limit of which it died, if it was one."""
         lines = await self._last_lines(observation)
         found = self._limit(observation)
+        working = self._monitor.working_memory(observation.run_id)
+        usage = observation.usage or Usage()
         reason = found.reason if found else report.reason
         crashed = observation.reason is ExitReason.CRASHED
         return report.model_copy(
             update={
                 "reason": reason,
                 "detail": found.detail if found else report.detail,
-                "usage": observation.usage,
+                "usage": usage.model_copy(update={"working_memory_bytes": working}),
                 "last_lines": lines,
                 "headline": logs.headline(lines) if crashed else None,
             }

@@ -15,6 +15,7 @@ from openbell.contracts.base import utc_now
 from openbell.contracts.commands import LockEnvironment, StartRun, StopRun
 from openbell.contracts.errors import RunnerRefused, ServiceUnavailable
 from openbell.contracts.model import RunnerInfo
+from openbell.contracts.room import Room
 from openbell.sealing import RunnerKey
 from openbell.settings import Settings
 from services.runner.artifacts import Artifacts
@@ -26,6 +27,7 @@ from services.runner.locking import Locking
 from services.runner.logs.service import RunLogs
 from services.runner.monitor.monitor import Monitor
 from services.runner.monitor.reporter import Reporter
+from services.runner.monitor.room import Rooms
 from services.runner.pythons import Pythons
 from services.runner.reports import Reports
 from services.runner.supervisor import Supervisor
@@ -50,6 +52,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     reporter = Reporter(
         settings.runner.id, monitor, bus.tell_metrics, settings.home, settings.runner.metrics_s
     )
+    rooms = Rooms(backend, monitor, supervisor.expected_memory, settings.runner.most_runs)
     runner = settings.runner.id
     logs = RunLogs(settings, bus, key, supervisor.may_write)
 
@@ -68,7 +71,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
             return backend.capabilities.as_texts() | logs.capabilities
 
         beating = asyncio.create_task(
-            _beat(settings, bus, capabilities, key, supervisor.ready, pythons, looking)
+            _beat(settings, bus, capabilities, key, supervisor.ready, pythons, looking, rooms)
         )
         try:
             yield
@@ -137,11 +140,13 @@ async def _beat(
     ready: asyncio.Event,
     pythons: Pythons,
     looking: asyncio.Task[None],
+    rooms: Rooms,
 ) -> None:
     """Only a runner that can start something asks for work. What is found is told at once."""
     home = _home_id(settings)
     while True:
         await ready.wait()
+        room = await _room(rooms)
         info = RunnerInfo(
             runner=settings.runner.id,
             home=home,
@@ -151,6 +156,7 @@ async def _beat(
             capabilities=capabilities(),
             pythons=tuple(python.text for python in pythons.found),
             public_key=key.public,
+            room=room,
         )
         with contextlib.suppress(ServiceUnavailable):
             await bus.announce(info)
@@ -158,3 +164,12 @@ async def _beat(
             await asyncio.sleep(settings.runner.heartbeat_s)
         else:
             await asyncio.wait([looking], timeout=settings.runner.heartbeat_s)
+
+
+async def _room(rooms: Rooms) -> Room | None:
+    """None when it cannot be told: a runner without a heartbeat would get no runs at all."""
+    try:
+        return await rooms.look()
+    except Exception:
+        log.exception("the room for more runs could not be told")
+        return None

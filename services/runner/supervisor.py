@@ -34,6 +34,7 @@ from services.runner.environments import BuildFailed, Environments
 from services.runner.interpreters import BrokenInterpreter, Interpreters
 from services.runner.monitor.host import default_memory_mb
 from services.runner.monitor.monitor import Monitor, Watched
+from services.runner.monitor.room import Expected
 from services.runner.monitor.samples import Enforced
 from services.runner.notes import Note, heartbeat
 from services.runner.reports import RETRY_S, Reports
@@ -74,6 +75,8 @@ class Supervisor:
         self._sources = Sources(settings.strategies, bus)
         self._memory_mb = default_memory_mb(psutil.virtual_memory().total)
         self._preparing: dict[str, asyncio.Task[None]] = {}
+        self._ordered: dict[str, Expected] = {}
+        """What those that are being prepared are to need."""
         self._refused: dict[str, int] = {}
         self.ready = asyncio.Event()
         """Set while connected to the owner of the runs."""
@@ -86,6 +89,14 @@ class Supervisor:
     def may_write(self) -> frozenset[str] | None:
         """The runs whose logs may still grow; None, until it is known what runs."""
         return frozenset(self._live) if self._recovered else None
+
+    def expected_memory(self) -> dict[str, Expected]:
+        """Of each run that lives, or is being prepared."""
+        notes = {run_id: live.note for run_id, live in self._live.items()}
+        return self._ordered | {
+            run_id: Expected(note.expected_memory_bytes, note.expected_as_seen)
+            for run_id, note in notes.items()
+        }
 
     def environments_in_use(self) -> frozenset[str] | None:
         """The keys of those in which something may run; None, until that is known of all."""
@@ -103,8 +114,15 @@ class Supervisor:
         if command.run_id not in self._preparing:
             task = asyncio.create_task(self._prepare(command))
             self._preparing[command.run_id] = task
-            task.add_done_callback(lambda _: self._preparing.pop(command.run_id, None))
+            expected = Expected(command.expected_memory_bytes or 0, command.expected_as_seen)
+            self._ordered[command.run_id] = expected
+            task.add_done_callback(lambda _: self._prepared(command.run_id))
         return Done()
+
+    def _prepared(self, run_id: str) -> None:
+        """It lives by now, or never will."""
+        self._preparing.pop(run_id, None)
+        self._ordered.pop(run_id, None)
 
     async def stop(self, command: StopRun) -> Done:
         """Begin to stop a run. Raises UnknownRun when it is not known here.

@@ -18,6 +18,7 @@ from openbell.contracts.commands import (
     RunEnvironment,
     RunVariables,
     StartRun,
+    StopRun,
 )
 from openbell.contracts.errors import ServiceUnavailable, UnknownRun
 from openbell.contracts.events import RUNNER_EVENT, RunReported
@@ -99,6 +100,8 @@ class Remembering:
     ) -> None: ...
 
     def group(self, run_id: str) -> None: ...
+
+    def ceiling(self) -> None: ...
 
     async def observations(self, after: int) -> AsyncIterator[Sequence[Observation]]:
         while True:
@@ -591,6 +594,35 @@ def test_a_start_whose_python_is_gone_says_which_there_are(
             assert told[0].reason is ExitReason.START_FAILED
             detail = told[0].detail or ""
             assert "the environment could not be built: there is no Python 3.99 here" in detail
+
+    asyncio.run(scenario())
+
+
+def test_memory_is_expected_of_what_lives_and_of_what_is_prepared(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """Nobody answers for the variables: it is prepared until it is stopped."""
+    note = Note(expected_memory_bytes=90, expected_as_seen=True)
+    live = replace(LIVE, run_id="t-4", strategy_id="t", note=note.model_dump_json())
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            supervisor, _ = supervised(tmp_path, bus, Remembering((live,)))
+            async with supervisor.running(), asyncio.timeout(20):
+                await supervisor.ready.wait()
+                assert supervisor.expected_memory() == {"t-4": (90, True)}
+                await supervisor.start(START.model_copy(update={"expected_memory_bytes": 64}))
+                assert supervisor.expected_memory() == {"t-4": (90, True), "s-1": (64, False)}
+                await supervisor.stop(
+                    StopRun(
+                        run_id="s-1",
+                        strategy_id="s",
+                        epoch=1,
+                        reason=ExitReason.STOPPED_BY_USER,
+                        ladder=START.ladder,
+                    )
+                )
+                assert supervisor.expected_memory() == {"t-4": (90, True)}
 
     asyncio.run(scenario())
 

@@ -212,6 +212,12 @@ class Backend(Protocol):
         """Where to read what this run uses; None where its processes alone tell."""
         ...
 
+    def ceiling(self) -> tuple[int, int] | None:
+        """How much memory all runs together may use, and how much of it is free: bytes. None: no
+        bound but the machine's own.
+        """
+        ...
+
     async def shut_down(self) -> None:
         """End the owner of the runs too, if nothing runs. Raises BackendLost."""
         ...

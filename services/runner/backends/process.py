@@ -30,6 +30,7 @@ from services.runner.monitor.samples import Group
 from services.runner.warden.protocol import Entry, Start
 
 if sys.platform == "linux":
+    from services.runner.warden import cgroup_ceilings
     from services.runner.warden.cgroups import Groups
 
 UNKNOWN_RUN = "unknown_run"
@@ -143,6 +144,15 @@ class ProcessBackend:
         if sys.platform != "linux" or not told or not told["version"]:
             return None
         return Groups.from_json(told).of(run_id)
+
+    def ceiling(self) -> tuple[int, int] | None:
+        if sys.platform != "linux":
+            return None
+        told: dict[str, Any] = self._host.get("groups") or {"parents": {}}
+        folder = told["parents"].get("memory")
+        if folder is None:  # they are where we are
+            return cgroup_ceilings.of_this_process()
+        return cgroup_ceilings.tightest(told["version"], folder)
 
     async def shut_down(self) -> None:
         try:

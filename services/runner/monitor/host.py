@@ -36,7 +36,7 @@ class Machine:
 
     def look(self) -> HostMetrics:
         """Of processors since the look before; at first, since they started. Raises OSError."""
-        before, self._times = self._times, _times()
+        before, self._times = self._times, processor_times()
         memory = psutil.virtual_memory()
         room = psutil.disk_usage(str(self._disk))
         return HostMetrics(
@@ -58,7 +58,7 @@ def busy_percent(before: Times, now: Times) -> float:
     return round(100 * (total - idle) / total, 2) if total else 0.0
 
 
-def _times() -> Times:
+def processor_times() -> Times:
     """Seconds since the start of the machine, of all processors together."""
     told: Times = psutil.cpu_times()._asdict()
     return {name: seconds for name, seconds in told.items() if name not in TWICE}

@@ -72,6 +72,8 @@ class _Seen:
     written: Trace = field(default_factory=Trace)
     beaten: Trace = field(default_factory=Trace)
     acted_on: Verdict | None = None
+    most_memory: int | None = None
+    """Bytes, at any look."""
 
     def sample(self, reading: Reading, folder_bytes: int | None, now: float) -> Sample:
         """Looks at its two files, too."""
@@ -89,6 +91,7 @@ class _Seen:
 
     def keep(self, sample: Sample) -> None:
         self.samples.append(sample)
+        self.most_memory = max(self.most_memory or 0, sample.reading.memory)
         while len(self.samples) > 2 and sample.at - self.samples[0].at > KEPT_S:
             self.samples.popleft()
 
@@ -133,6 +136,7 @@ class Monitor:
         if known is not None:
             seen.started, seen.watched = known.started, known.watched
             seen.samples, seen.written, seen.beaten = known.samples, known.written, known.beaten
+            seen.most_memory = known.most_memory
         self._seen[run_id] = seen
         self._folders.watch(run_id, run.folder, run.limits.disk_mb)
 
@@ -144,6 +148,11 @@ class Monitor:
     def runs(self) -> Mapping[str, tuple[Watched, Sequence[Sample]]]:
         """What is watched, and the looks of the last seconds, oldest first."""
         return {run_id: (seen.run, tuple(seen.samples)) for run_id, seen in self._seen.items()}
+
+    def working_memory(self, run_id: str) -> int | None:
+        """The most bytes that it used at any look; None when there was none."""
+        seen = self._seen.get(run_id)
+        return seen.most_memory if seen else None
 
     def concluded(self, run_id: str, reason: ExitReason, usage: Usage) -> Verdict | None:
         """The limit of which a run has died that nobody had ended, if it was one.

@@ -127,6 +127,20 @@ def test_a_broken_limit_kills_at_once_and_once(bench: Bench) -> None:
     assert "a process of it was ended" in detail
 
 
+def test_the_most_memory_at_any_look_is_remembered(bench: Bench) -> None:
+    assert bench.monitor.working_memory("s-1") is None
+    for memory in (20 * MB, 70 * MB, 30 * MB):
+        bench.group.memory = memory
+        bench.look()
+    bench.watch()  # the owner of the runs was lost
+    for _ in range(30):
+        bench.look()
+    assert bench.sample.reading.memory == 30 * MB
+    assert bench.monitor.working_memory("s-1") == 70 * MB
+    bench.monitor.forget("s-1")
+    assert bench.monitor.working_memory("s-1") is None
+
+
 def test_a_stop_that_nobody_heard_is_told_again(bench: Bench) -> None:
     bench.group.out_of_memory = 1
     bench.failures = [BackendLost("away"), BackendLost("away")]
