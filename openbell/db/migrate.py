@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from openbell.contracts.errors import ServiceUnavailable
 from openbell.db.session import IMMEDIATE, make_engine
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; known here so that an up-to-date start need not load Alembic."""
 LOCK = 0x4F42_4D49
 """Any number that nobody else locks by."""

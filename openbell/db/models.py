@@ -300,6 +300,10 @@ class Slot(SQLModel, table=True):
     """When the schedule was set that this plan is of; none without one."""
     warning: str | None = None
     """What its user should know of its schedule before it matters: its calendar ends soon."""
+    waiting_since: datetime | None = moment(nullable=True)
+    """When the start was due that it waits for: who was due first has the first room."""
+    working_memory_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))
+    """What its runs were seen to need; none before one was seen."""
     accounted_until: datetime | None = moment(nullable=True)
     """Until when each window of its schedule is known to be acted on, or said to be missed."""
 
@@ -335,7 +339,10 @@ class Run(SQLModel, table=True):
     """What its log says of a failure."""
     last_lines: list[str] | None = Field(default=None, sa_column=Column(JSON))
     """Of its log, masked; read with its record alone."""
+    expected_memory_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))
+    """What it was granted with."""
     peak_memory_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))
+    working_memory_bytes: int | None = Field(default=None, sa_column=Column(BigInteger))
     cpu_s: float | None = None
     refused: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     out_of_memory: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
@@ -355,6 +362,7 @@ class Run(SQLModel, table=True):
     def usage(self) -> Usage:
         return Usage(
             peak_memory_bytes=self.peak_memory_bytes,
+            working_memory_bytes=self.working_memory_bytes,
             cpu_s=self.cpu_s,
             refused=self.refused,
             out_of_memory=self.out_of_memory,

@@ -36,12 +36,14 @@ from openbell.contracts.model import (
 from openbell.db.models import Occurrence, Run
 from openbell.outbox import Outbox
 from openbell.settings import SchedulerSettings
+from services.scheduler import needs
+from services.scheduler.admission import Admission
 from services.scheduler.cases import START, STOP, Case
 from services.scheduler.decisions import Start, StartState, after_exit, restarts
 from services.scheduler.runners import Runners
+from services.scheduler.vacancies import NO_ROOM
 from services.scheduler.windows import Window
 
-NO_RUNNER = "no runner is connected"
 STILL_RUNS = "the run before still lived"
 ON_ITS_WAY = timedelta(minutes=1)
 """How long a granted start may go unheard of, after its window too, before it counts as missed."""
@@ -63,7 +65,7 @@ class Acts:
         self._session = session
         self._now = now
         self._outbox = outbox
-        self._runners = runners
+        self._admission = Admission(session, runners)
         self._settings = settings
         self._up_since = up_since
         """Since when this scheduler has looked."""
@@ -95,6 +97,10 @@ class Acts:
         slot = case.slot
         slot.state, slot.runner, slot.waiting = SlotState.FREE, None, None
         decisive = run.decisive_reason
+        slot.working_memory_bytes = needs.learn(
+            slot.working_memory_bytes, run.working_memory_bytes, failed=decisive.failed
+        )
+        self._admission.look_again()
         if run.started_at is None and run.stop_reason is not None:
             self._take_back(case, run)
         after = after_exit(
@@ -160,11 +166,14 @@ class Acts:
                 return start
         return None
 
-    def grant(self, case: Case, start: Start) -> None:
+    async def grant(self, case: Case, start: Start) -> None:
+        """Or let it wait, and say why."""
         slot, window = case.slot, start.window
-        runner = self._runners.pick(case.run.runner if case.run else None)
+        previous = case.run.runner if case.run else None
+        expected = needs.expected(slot.working_memory_bytes, case.strategy.policy.limits.memory_mb)
+        runner, why = await self._admission.admit(previous, expected)
         if runner is None:
-            self._delay(case, window, NO_RUNNER)
+            self._delay(case, window, why)
             return
         unmet = None if window else self._unmet(case)
         due = case.due_at(window) if window else unmet or start.at
@@ -175,7 +184,7 @@ class Acts:
             runner,
             f"{slot.strategy_id}-{slot.epoch}",
         )
-        slot.waiting, slot.retry_at = None, None
+        slot.waiting, slot.waiting_since, slot.retry_at = None, None, None
         if window:
             slot.failures, slot.start_failures, slot.gave_up = 0, 0, False
             self.record(case, window.start, START, StartState.GRANTED)
@@ -189,6 +198,7 @@ class Acts:
             version=case.strategy.version,
             granted_at=self._now,
             due_at=due,
+            expected_memory_bytes=expected,
         )
         self._session.add(case.run)
         late_s = max(0.0, (self._now - due).total_seconds()) if due else None
@@ -203,10 +213,15 @@ class Acts:
         return None
 
     def _delay(self, case: Case, window: Window | None, why: str) -> None:
+        """Said once: while there is no room, how little of it there is changes all the time."""
+        slot = case.slot
         if window:
             self.record(case, window.start, START, StartState.WAITING, detail=why)
-        if case.slot.waiting != why:
-            case.slot.waiting = why
+        if slot.waiting_since is None:
+            slot.waiting_since = case.due_at(window) if window else slot.retry_at or self._now
+        said = slot.waiting or ""
+        if said != why and not (said.startswith(NO_ROOM) and why.startswith(NO_ROOM)):
+            slot.waiting = why
             self.tell(case, StartDelayed, reason=why)
 
     def stop(self, case: Case, reason: ExitReason) -> None:
@@ -417,6 +432,7 @@ def _keep_record(run: Run, event: RunReported) -> None:
     run.detail, run.headline = _kept_text(event.detail), _kept_text(event.headline)
     run.last_lines = [line.replace("\0", "") for line in event.last_lines]
     run.peak_memory_bytes, run.cpu_s = _kept_number(usage.peak_memory_bytes), usage.cpu_s
+    run.working_memory_bytes = _kept_number(usage.working_memory_bytes)
     run.refused = _kept_number(usage.refused)
     run.out_of_memory = _kept_number(usage.out_of_memory)
 

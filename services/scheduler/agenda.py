@@ -29,10 +29,16 @@ PREPARING_ONE = timedelta(seconds=0.06)
 """Of many that are due at one instant each takes its runner so long, or less (docs/benchmarks.md),
 and so much earlier all of them are granted."""
 LONGEST_LEAD = timedelta(minutes=5)
+IN_TURN = (
+    col(Slot.waiting_since).asc().nulls_last(),
+    col(Slot.next_start).asc().nulls_last(),
+    col(Strategy.id),
+)
+"""Who has waited for the longest; then who is due by its plan, the earliest first."""
 
 
 async def all_ids(session: AsyncSession) -> Sequence[str]:
-    """The strategies that a scheduler has anything to do with, in a stable order."""
+    """The strategies that a scheduler has anything to do with, those whose turn it is first."""
     return (await session.exec(_scheduled_ids())).all()
 
 
@@ -82,7 +88,7 @@ async def overdue_ids(session: AsyncSession, now: datetime, lead: timedelta) -> 
         .join(Strategy, col(Strategy.id) == Slot.strategy_id)
         .outerjoin(Run, col(Run.id) == Slot.run_id)
         .where(due, col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD))
-        .order_by(Slot.strategy_id)
+        .order_by(*IN_TURN)
     )
     return (await session.exec(query)).all()
 
@@ -145,7 +151,7 @@ def _scheduled_ids() -> SelectOfScalar[str]:
         .outerjoin(Slot, col(Slot.strategy_id) == Strategy.id)
         .outerjoin(ScheduleRow, col(ScheduleRow.strategy_id) == Strategy.id)
         .where(col(Strategy.deleted_at).is_(None) | (col(Slot.state) == SlotState.HELD))
-        .order_by(Strategy.id)
+        .order_by(*IN_TURN)
     )
 
 

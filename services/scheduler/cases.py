@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from services.scheduler.sessions import SessionBook
 from services.scheduler.windows import Window
 
 START, STOP = "start", "stop"
+LAST = datetime.max.replace(tzinfo=UTC)
 MOST_OVER = 20
 """As many windows that are over are accounted for one by one; of those before, their number."""
 MOST_COUNTED = 1000
@@ -85,6 +86,12 @@ class Case:
 
     def start_of(self, window: Window | None) -> Occurrence | None:
         return self.occurrences.get((window.start, START)) if window else None
+
+    @property
+    def turn(self) -> tuple[bool, datetime, bool, datetime, str]:
+        """Who comes first where not all can: as IN_TURN of the agenda has it."""
+        since, due = self.slot.waiting_since, self.slot.next_start
+        return since is None, since or LAST, due is None, due or LAST, self.strategy.id
 
     @property
     def live(self) -> bool:
@@ -166,6 +173,8 @@ class Case:
             watchdogs=self.strategy.policy.watchdogs,
             interpreter=self.strategy.policy.interpreter,
             start_at=self.run.due_at,
+            expected_memory_bytes=self.run.expected_memory_bytes,
+            expected_as_seen=self.slot.working_memory_bytes is not None,
         )
 
     def _stop_run(self) -> StopRun:

@@ -36,6 +36,7 @@ from openbell.contracts.events import (
     RunnerCameUp,
     RunReported,
 )
+from openbell.contracts.model import RunState
 from openbell.db.group_commit import GroupCommit
 from openbell.db.migrate import require_current
 from openbell.db.models import FeedPosition, Run, SchedulerOutbox
@@ -385,6 +386,8 @@ class Scheduler:
         self._carry_out(settled, slots.strays)
         if any(isinstance(event, RunnerCameUp) for event in events):
             self.look()  # what it was not there to hear is told again
+        if self._runners.wanted and any(map(_ends_a_run, events)):
+            self.look()  # it has left room
         return True
 
     # ---- after the commit
@@ -423,6 +426,10 @@ class Scheduler:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("background work failed", exc_info=task.exception())
+
+
+def _ends_a_run(event: RunReported | RunnerCameUp) -> bool:
+    return isinstance(event, RunReported) and event.state is RunState.EXITED
 
 
 async def _position(session: AsyncSession, state: StreamState) -> FeedPosition:

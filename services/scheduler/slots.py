@@ -64,24 +64,24 @@ class Slots:
         case = await self._existing(strategy_id)
         if case.prepared is not None:  # it starts in a moment: taken as asked for by hand
             self._acts.intend(case, Intent.RUN)
-            return self._settle(case, note="it is prepared, and starts at its instant")
+            return await self._settle(case, note="it is prepared, and starts at its instant")
         if case.live:
             raise StrategyIsRunning(f"{case.strategy.name} is already {_doing(case.run)}")
         self._acts.intend(case, Intent.RUN)
-        return self._settle(case)
+        return await self._settle(case)
 
     async def stop(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
         case = await self._existing(strategy_id)
         was_live = case.live
         self._acts.intend(case, Intent.STOP)
-        return self._settle(case, note=None if was_live else "it was not running")
+        return await self._settle(case, note=None if was_live else "it was not running")
 
     async def stop_all(self, ids: Sequence[str]) -> list[Settled]:
         cases = await self._load(ids)
         for case in cases:
             self._acts.intend(case, Intent.STOP)
-        return [self._settle(case) for case in cases]
+        return [await self._settle(case) for case in cases]
 
     async def restart(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
@@ -90,13 +90,13 @@ class Slots:
         self._acts.intend(case, Intent.AUTO if scheduled else Intent.RUN)
         if case.live:
             self._acts.stop(case, ExitReason.STOPPED_BY_USER)
-        return self._settle(case)
+        return await self._settle(case)
 
     async def resume(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
         case = await self._existing(strategy_id)
         self._acts.intend(case, Intent.AUTO)
-        return self._settle(case)
+        return await self._settle(case)
 
     async def retire(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy, StrategyIsRunning."""
@@ -107,7 +107,7 @@ class Slots:
 
     async def look(self, strategy_id: str) -> Settled:
         """Raises UnknownStrategy."""
-        return self._settle(await self._existing(strategy_id))
+        return await self._settle(await self._existing(strategy_id))
 
     # ---- what runners report
 
@@ -151,7 +151,7 @@ class Slots:
                     self._acts.advance(case, case.run, event)
             elif event.state is RunState.RUNNING:
                 self._end_stray(event.runner, event.run_id, event.strategy_id, event.epoch)
-        return [self._settle(case) for case in touched.values()]
+        return [await self._settle(case) for case in touched.values()]
 
     def _is_of_its_run(self, case: Case, event: RunReported) -> bool:
         """Not of an earlier epoch, told twice or late; nor in the name of another's run; nor of
@@ -248,8 +248,9 @@ class Slots:
     # ---- looking at strategies
 
     async def settle(self, ids: Sequence[str]) -> list[Settled]:
-        """Look at these strategies, and do what is due."""
-        return [self._settle(case) for case in await self._load(ids)]
+        """Look at these strategies, each in its turn, and do what is due."""
+        cases = sorted(await self._load(ids), key=lambda case: case.turn)
+        return [await self._settle(case) for case in cases]
 
     async def _load(self, ids: Sequence[str]) -> list[Case]:
         """What is over is accounted for before anything new is decided."""
@@ -268,7 +269,7 @@ class Slots:
             raise UnknownStrategy(f"there is no strategy {strategy_id}")
         return case
 
-    def _settle(self, case: Case, note: str | None = None) -> Settled:
+    async def _settle(self, case: Case, note: str | None = None) -> Settled:
         self._acts.reconsider_retry(case)
         decision = decide(case.facts(self._now), case.plan, self._now, case.lead)
         if decision.release_intent:
@@ -280,13 +281,13 @@ class Slots:
             self._acts.skip(case, decision.skip)
         match decision.act:
             case Start():
-                self._acts.grant(case, decision.act)
+                await self._acts.grant(case, decision.act)
                 self._cases.foresee(case)
             case Stop(reason):
                 self._acts.stop(case, reason)
             case None:
                 if not case.live:
-                    case.slot.waiting = None
+                    case.slot.waiting, case.slot.waiting_since = None, None
                     self._acts.forget_retry(case)
         self._acts.replan(case)
         self.session.add(case.slot)

@@ -260,8 +260,21 @@ SECOND: Rows = {
     ],
 }
 ADDED = {
-    "slot": {"schedule_at", "warning", "accounted_until"},
-    "run": {"headline", "last_lines", "peak_memory_bytes", "cpu_s"},
+    "slot": {
+        "schedule_at",
+        "warning",
+        "accounted_until",
+        "waiting_since",
+        "working_memory_bytes",
+    },
+    "run": {
+        "headline",
+        "last_lines",
+        "peak_memory_bytes",
+        "cpu_s",
+        "expected_memory_bytes",
+        "working_memory_bytes",
+    },
 }
 """Columns that came later, empty for what was there."""
 
