@@ -17,7 +17,7 @@ MOST_ROWS = 60
 
 @app.command()
 def runners(as_json: Json = False, url: Url = HERE) -> None:
-    """List the runners, what each enforces, and for admins how busy it is."""
+    """List the runners, how many more fit, what each enforces, and for admins how busy it is."""
     with client.connect(url) as openbell:
         answer = openbell.request("GET", "/runners")
     if as_json:
@@ -30,19 +30,23 @@ def runners(as_json: Json = False, url: Url = HERE) -> None:
             one["platform"],
             _pythons(one),
             str(one["runs"]),
+            "" if one["fits"] is None else str(one["fits"]),
             capabilities.limits(one["capabilities"]),
             capabilities.apart(one["capabilities"]) or "not kept apart",
             _machine(one["host"]),
         ]
         for one in answer["runners"]
     ]
-    titles = ["RUNNER", "STATE", "HOST", "PYTHON", "RUNS", "LIMITS", "APART", "IN USE"]
+    titles = ["RUNNER", "STATE", "HOST", "PYTHON", "RUNS", "MORE FIT", "LIMITS", "APART", "IN USE"]
     if not any(row[-1] for row in rows):
         titles, rows = titles[:-1], [row[:-1] for row in rows]
     show.grid(titles, rows, none="No runner is connected.")
     for one in answer["runners"]:
-        if why := one["capabilities"].get("why_not"):
-            show.say(f"note: {one['id']}: {why}")
+        if memory := one["memory"]:
+            show.say(f"{one['id']}: {_room(memory)}")
+        for why in (one["warning"], one["capabilities"].get("why_not")):
+            if why:
+                show.say(f"note: {one['id']}: {why}")
 
 
 @app.command()
@@ -99,6 +103,16 @@ def _pythons(runner: dict[str, Any]) -> str:
     """Those that strategies may have there."""
     minors = dict.fromkeys(text.rpartition(".")[0] for text in runner["pythons"])
     return ", ".join(minors) or "being found"
+
+
+def _room(memory: dict[str, Any]) -> str:
+    free, promised, total = (
+        f"{memory[name] / GB:.1f}" for name in ("free_bytes", "promised_bytes", "total_bytes")
+    )
+    each = f"one more is reckoned to need {memory['each_bytes'] // MB} MB"
+    most = memory["most_runs"]
+    capped = "" if most is None else f"; by its settings, {most} at one time"
+    return f"{free} of {total} GB free for more runs, {promised} GB promised; {each}{capped}"
 
 
 def _machine(host: dict[str, Any] | None) -> str:

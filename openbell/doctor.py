@@ -17,11 +17,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psutil
 
 from openbell import capabilities, client, credentials
+from openbell.contracts.room import Room
 
 LEAST_DISK = 500_000_000
 LEAST_SQLITE = (3, 35, 0)
@@ -127,11 +129,12 @@ def _runner() -> list[Check]:
     except subprocess.TimeoutExpired:
         return [Check("limits", f"no answer within {PROBE_S} s", ok=False)]
     try:
-        told: dict[str, dict[str, str]] = json.loads(done.stdout)
+        told: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         reason = done.stderr.strip().splitlines()[-1:] or ["the runner's probe said nothing"]
         return [Check("limits", reason[0], ok=False)]
-    return [_limits(told["capabilities"]), _pythons(told["pythons"])]
+    room = _room(Room.model_validate(told["room"]))
+    return [_limits(told["capabilities"]), room, _pythons(told["pythons"])]
 
 
 def _limits(told: dict[str, str]) -> Check:
@@ -141,6 +144,17 @@ def _limits(told: dict[str, str]) -> Check:
         f"strategies have {apart}" if apart else capabilities.EXPOSED,
     ]
     return Check("limits", "; ".join([*parts, *filter(None, [told.get("why_not")])]), ok=True)
+
+
+def _room(told: Room) -> Check:
+    """A host that has not even room for one starts it all the same, and is too small."""
+    free = max(0, told.memory_free_bytes)
+    detail = (
+        f"{told.fits} more strategies of {told.each_bytes // 2**20} MB fit:"
+        f" {free / 2**30:.1f} of {told.memory_total_bytes / 2**30:.1f} GB are free for them"
+    )
+    most = f"; by its settings, {told.most_runs} at one time" if told.most_runs is not None else ""
+    return Check("room", detail + most, ok=free >= told.each_bytes)
 
 
 def _pythons(told: dict[str, str]) -> Check:

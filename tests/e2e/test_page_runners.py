@@ -1,9 +1,11 @@
 """The page of the runners, in a real browser."""
 
+import re
 from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e.test_page import (
     CHROMIUM,
@@ -36,6 +38,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stack]:
         end_all(home)
 
 
+def look_again(page: Page) -> None:
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def test_an_admin_sees_what_a_runner_enforces_and_how_busy_it_is(visit: Visit) -> None:
     page = visit.page()
     choose_of_user(page, "Runners")
@@ -46,6 +52,9 @@ def test_an_admin_sees_what_a_runner_enforces_and_how_busy_it_is(visit: Visit) -
     expect(runner.get_by_text("Memory limit")).to_be_visible()
     expect(runner.get_by_role("progressbar", name="Memory")).to_be_visible()
     expect(runner).to_contain_text("GB free")
+    expect(runner.locator(".room")).to_have_text(
+        re.compile(r"^\d+ more fit \d+\.\d of \d+\.\d GB free for runs; one is reckoned at 64 MB$")
+    )
 
 
 def test_a_trader_sees_what_it_enforces_on_a_phone(
@@ -56,6 +65,7 @@ def test_a_trader_sees_what_it_enforces_on_a_phone(
     expect(page.locator(".runner")).to_contain_text("0 runs of yours")
     expect(page.get_by_text("Process limit")).to_be_visible()
     expect(page.get_by_role("progressbar")).to_have_count(0)
+    expect(page.locator(".room")).to_have_text(re.compile(r"^\d+ more fit$"))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -65,6 +75,29 @@ def test_a_runner_that_is_gone_says_so(visit: Visit, stack: Stack) -> None:
     listed = stack.http.get("/runners").json()
     listed["runners"][0] |= {"alive": False, "host": None}
     page.route("**/runners", lambda route: route.fulfill(json=listed))
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    look_again(page)
     expect(page.get_by_text("Gone")).to_be_visible()
     expect(page.locator(".runner")).to_contain_text("last heard of")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"fits": 0}, "No more fit: starts wait until there is room"),
+        ({"fits": 1}, "1 more fits"),
+        ({"warning": "its processors have been busy"}, "Its processors have been busy."),
+        ({"memory": {"most_runs": 7}}, "by its settings, 7 at one time"),
+        ({"memory": {"promised_bytes": 2**30}}, "1.0 GB promised to those that are there"),
+    ],
+)
+def test_a_runner_says_how_many_more_fit(
+    visit: Visit, stack: Stack, told: dict[str, Any], words: str
+) -> None:
+    page = visit.open("/runners")
+    expect(page.locator(".runner")).to_have_count(1)
+    listed = stack.http.get("/runners").json()
+    of_memory = {"memory": {**listed["runners"][0]["memory"], **told.get("memory", {})}}
+    listed["runners"][0] |= told | of_memory
+    page.route("**/runners", lambda route: route.fulfill(json=listed))
+    look_again(page)
+    expect(page.locator(".runner")).to_contain_text(words)

@@ -49,7 +49,8 @@ def test_doctor_says_plainly_that_nothing_is_kept_apart(
     package.mkdir(parents=True)
     for folder in (package, package.parent):
         (folder / "__init__.py").touch()
-    probed = json.dumps({"capabilities": told, "pythons": {}})
+    room = {"memory_total_bytes": 2**31, "memory_free_bytes": 2**30}
+    probed = json.dumps({"capabilities": told, "pythons": {}, "room": room})
     (package / "probe.py").write_text(f"print({probed!r})")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (said,) = [check for check in doctor.examine(tmp_path) if check.name == "limits"]

@@ -14,10 +14,29 @@ from openbell.bus import STALE_S
 from openbell.contracts.base import Utc, utc_now
 from openbell.contracts.metrics import HostMetrics, RunnerMetrics
 from openbell.contracts.model import RunnerInfo
+from openbell.contracts.room import Room
 from openbell.identity import Caller
 
 FORGOTTEN_S = 86_400
 """A runner that was not heard of for so long is not told of any more."""
+
+
+SLOW = "its processors have been busy for a minute: what runs there may be slow"
+
+
+class RunnerMemory(BaseModel):
+    """In bytes; of the machine, or of the control group that runs are in, if that has less."""
+
+    total_bytes: int
+    free_bytes: int = Field(
+        description="For more runs: what is available, less a reserve, less what is promised."
+        " Below 0 where more is promised than there is."
+    )
+    promised_bytes: int = Field(
+        description="What its runs are expected to use besides what they use now."
+    )
+    each_bytes: int = Field(description="What one more is reckoned to need, for `fits`.")
+    most_runs: int | None = Field(description="How many it takes by its settings, if they say.")
 
 
 class RunnerView(BaseModel):
@@ -37,6 +56,13 @@ class RunnerView(BaseModel):
         " before they are found."
     )
     runs: int = Field(description="Live runs on it: yours, or for admins everybody's.")
+    fits: int | None = Field(
+        description="How many more runs have room on it: of 64 MB each, as of a strategy that has"
+        " not run yet, or of as much as those that run there need on average, whichever is more."
+        " Null: it is gone, or of a release that does not tell."
+    )
+    warning: str | None = Field(description="Why what runs there may be slow, if it may.")
+    memory: RunnerMemory | None = Field(description="What it has for runs; for admins.")
     host: HostMetrics | None = Field(description="How busy its machine is; for admins.")
 
 
@@ -105,18 +131,33 @@ class Runners:
         now = self._clock()
         fresh = now - runner.told < STALE_S
         everybodys = caller.administers
+        alive = self._is_alive(runner)
+        room = runner.info.room if alive else None
         return RunnerView(
             id=name,
-            alive=self._is_alive(runner),
+            alive=alive,
             heard_at=runner.heard_at,
             platform=runner.info.platform,
             python=runner.info.python,
             capabilities=runner.info.capabilities,
             pythons=list(runner.info.pythons),
             runs=runner.runs(None if everybodys else caller.user) if fresh else 0,
+            fits=room.fits if room else None,
+            warning=SLOW if room and room.is_busy else None,
+            memory=_memory(room) if room and everybodys else None,
             host=runner.host if fresh and everybodys else None,
         )
 
     def _forget_old(self) -> None:
         since = self._clock() - FORGOTTEN_S
         self._runners = {name: one for name, one in self._runners.items() if one.heard > since}
+
+
+def _memory(room: Room) -> RunnerMemory:
+    return RunnerMemory(
+        total_bytes=room.memory_total_bytes,
+        free_bytes=room.memory_free_bytes,
+        promised_bytes=room.memory_promised_bytes,
+        each_bytes=room.each_bytes,
+        most_runs=room.most_runs,
+    )

@@ -1,5 +1,5 @@
 // @ts-check
-/** The page of the runners: what each enforces, and for admins how busy its machine is. */
+/** The page of the runners: how many more fit, what each enforces, and for admins how busy its machine is. */
 
 import { ask } from "./api.js";
 import { $, element, hint } from "./dom.js";
@@ -9,9 +9,11 @@ import { ago, exact } from "./time.js";
 import { capital } from "./words.js";
 
 /** @typedef {{cpu_percent: number, processors: number, memory_bytes: number, memory_total_bytes: number, disk_free_bytes: number, disk_total_bytes: number, load: number}} Host */
-/** @typedef {{id: string, alive: boolean, heard_at: string, platform: string, python: string, capabilities: Record<string, string>, pythons: string[], runs: number, host: ?Host}} Runner */
+/** @typedef {{total_bytes: number, free_bytes: number, promised_bytes: number, each_bytes: number, most_runs: ?number}} Memory */
+/** @typedef {{id: string, alive: boolean, heard_at: string, platform: string, python: string, capabilities: Record<string, string>, pythons: string[], runs: number, fits: ?number, warning: ?string, memory: ?Memory, host: ?Host}} Runner */
 
 const AGAIN_MS = 5000; // how often runners tell of themselves
+const MB = 1024 ** 2;
 const GB = 1024 ** 3;
 /** @type {Record<string, string>} */
 const LIMITS = { memory_limit: "memory", pids_limit: "process", cpu_limit: "processor", disk_limit: "disk", files_limit: "open files" };
@@ -40,7 +42,7 @@ async function read() {
 
 /** @param {Runner} runner */
 function line(runner) {
-  const { id, alive, heard_at: heardAt, platform, pythons, capabilities, runs, host } = runner;
+  const { id, alive, heard_at: heardAt, platform, pythons, capabilities, runs, fits, warning, memory, host } = runner;
   const made = element("li", "entry runner");
   const head = element("span", "entry-head");
   const badge = element("span", "badge", alive ? "Alive" : "Gone");
@@ -50,9 +52,28 @@ function line(runner) {
   const last = alive ? `${runs} ${runs === 1 ? "run" : "runs"}${host ? "" : " of yours"}` : `last heard of ${ago(Date.now() - heard)}`;
   const about = element("span", "sub", `${platform}, Python ${pythons.join(", ") || "being found"} · ${last}`);
   hint(about, exact(heard));
-  made.append(head, about, ...(host ? [machine(host)] : []), limits(capabilities), element("p", "sub", apart(capabilities)));
+  made.append(head, about);
+  if (fits !== null) made.append(room(fits, memory));
+  if (warning) made.append(element("p", "sub why", `${capital(warning)}.`));
+  if (host) made.append(machine(host));
+  made.append(limits(capabilities), element("p", "sub", apart(capabilities)));
   if (capabilities.why_not) made.append(element("p", "sub why", capabilities.why_not));
   return made;
+}
+
+/** @param {number} fits @param {?Memory} memory */
+function room(fits, memory) {
+  const made = element("p", "room");
+  made.append(element("b", fits ? "" : "why", fits ? `${fits} more ${fits === 1 ? "fits" : "fit"}` : "No more fit: starts wait until there is room"));
+  if (memory) made.append(element("span", "sub", ` ${share(memory)}`));
+  return made;
+}
+
+/** @param {Memory} memory */
+function share({ free_bytes: free, promised_bytes: promised, total_bytes: total, each_bytes: each, most_runs: most }) {
+  const left = `${(Math.max(0, free) / GB).toFixed(1)} of ${(total / GB).toFixed(1)} GB free for runs`;
+  const kept = promised >= 0.05 * GB ? `, ${(promised / GB).toFixed(1)} GB promised to those that are there` : "";
+  return `${left}${kept}; one is reckoned at ${Math.round(each / MB)} MB${most === null ? "" : `; by its settings, ${most} at one time`}`;
 }
 
 /** @param {Host} host */

@@ -49,7 +49,8 @@ class MetricsView(BaseModel):
 
 @router.get("/runners", summary="List the runners", response_model=RunnerList)
 async def runners(request: Request, api: Api) -> Response:
-    """What each enforces; for admins also how busy its machine is. In a browser, this is the page.
+    """What each enforces, and how many more fit; for admins also how busy its machine is, and what
+    memory it has. In a browser, this is the page.
 
     One that has died is listed for a day.
     """

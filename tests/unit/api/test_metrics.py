@@ -15,6 +15,7 @@ from openbell.bus import STALE_S
 from openbell.contracts.errors import UnknownStrategy
 from openbell.contracts.metrics import HostMetrics, RunMetrics, RunnerMetrics
 from openbell.contracts.model import Role, RunnerInfo, Scope
+from openbell.contracts.room import Room
 from openbell.identity import Caller
 from openbell.settings import RunnerSettings
 from services.api.metrics.listener import Metrics
@@ -242,6 +243,30 @@ def test_what_others_run_is_told_to_admins_alone(runners: Runners) -> None:
     assert (seen.runs, seen.host) == (5, HOST)
     [seen] = runners.views(caller("root", Role.ADMIN, frozenset({Scope.READ})))
     assert (seen.runs, seen.host) == (0, None)
+
+
+def test_how_many_more_fit_is_told_to_all_and_what_memory_there_is_to_admins(
+    runners: Runners, clock: Time
+) -> None:
+    ids = tuple(f"s-{number}" for number in range(8))
+    room = Room(memory_total_bytes=2**31, memory_free_bytes=2**28, run_ids=ids, most_runs=9)
+    runners.heard("box-1", info("box-1").model_copy(update={"room": room}))
+    [seen] = runners.views(ALICE)
+    assert (seen.fits, seen.warning, seen.memory) == (1, None, None)
+    [seen] = runners.views(ADMIN)
+    assert seen.memory is not None
+    assert (seen.fits, seen.memory.free_bytes, seen.memory.most_runs) == (1, 2**28, 9)
+    busy = room.model_copy(update={"busy_percent": 97.0})
+    runners.heard("box-1", info("box-1").model_copy(update={"room": busy}))
+    assert "busy for a minute" in (runners.views(ALICE)[0].warning or "")
+    clock.now += STALE_S
+    [seen] = runners.views(ADMIN)
+    assert (seen.fits, seen.warning, seen.memory) == (None, None, None)
+
+
+def test_of_a_runner_of_another_release_no_room_is_told(runners: Runners) -> None:
+    [seen] = runners.views(ADMIN)
+    assert (seen.fits, seen.warning, seen.memory) == (None, None, None)
 
 
 def test_runs_that_are_told_in_parts_are_added_up(runners: Runners) -> None:
