@@ -14,8 +14,8 @@ from tests.fixtures import attacked, ordinary
 from tests.fixtures.cgroup2 import MOUNT, divisible
 from tests.fixtures.hostile import Ground
 from tests.fixtures.wardens import House, play
-from tests.hostile import attacks
-from tests.hostile.verdicts import EXPECTED, GROUPS_OF_V2, not_kept_out, of_ordinary_user
+from tests.hostile import attacks, verdicts
+from tests.hostile.verdicts import not_kept_out, of_ordinary_user
 
 if sys.platform != "linux":
     pytest.skip("cgroups are Linux's", allow_module_level=True)
@@ -36,7 +36,7 @@ def test_each_limit_is_enforced(ground: Ground) -> None:
 
 
 def test_each_probe_is_kept_out(ground: Ground) -> None:
-    expected = ground.expected if ground.forks else EXPECTED | GROUPS_OF_V2
+    expected = ground.expected if ground.forks else verdicts.EXPECTED | verdicts.GROUPS_OF_V2
     assert not_kept_out(attacked.probed(ground), expected) == {}
 
 

@@ -31,6 +31,7 @@ from .syscalls import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER
 GO = b"g"
 READY = b"ready\n"
 UMASK = 0o022
+SIGNALS = tuple(map(int, signal.valid_signals()))
 SOONER = 500
 """Added to the score by which the kernel chooses whom to end when the host's memory is out."""
 NEVER_WENT = 125
@@ -50,11 +51,19 @@ class Door:
     """Into the run's group. The strategy alone is in it: its keeper is none of what the limits are
     for, and must be there to pass on a signal when the strategy gets no more of the processors.
     """
+    order: int | None = None
+    """A file in which it is written what is to be started, for who was not told."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        order = () if self.order is None else (self.order,)
+        return (self.report, self.go, self.record, self.log, *self.ways, *order)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    order: Order
+    read: Callable[[], Order]
+    """Called where the order is followed, and not on the way there: see `_leave_a_keeper`."""
     uid: int | None
     """Whose user the strategy becomes. None: it stays who it is."""
     root: str
@@ -65,8 +74,8 @@ class Plan:
 
 def go_in(plan: Plan, door: Door) -> NoReturn:
     """In a fork of the warden."""
-    enter(plan, door, lambda: _check_program(plan.order.argv[0]))
-    execute(plan.order, door)
+    order = enter(plan, door, lambda order: _check_program(order.argv[0]))
+    execute(order, door)
 
 
 def execute(order: Order, door: Door) -> NoReturn:
@@ -79,7 +88,7 @@ def execute(order: Order, door: Door) -> NoReturn:
         os._exit(NEVER_WENT)
 
 
-def enter(plan: Plan, door: Door, prepare: Callable[[], None]) -> None:
+def enter(plan: Plan, door: Door, prepare: Callable[[Order], None]) -> Order:
     """Returns in the strategy alone, when it may go; whoever else is made on the way ends in here.
 
     `prepare` is done by the strategy before it is ready. All that can go wrong goes wrong by then,
@@ -88,25 +97,26 @@ def enter(plan: Plan, door: Door, prepare: Callable[[], None]) -> None:
     try:
         gc.disable()  # it would write to every page that we share
         signal.set_wakeup_fd(-1)  # not to be woken by our signals
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        hold_nothing_but((door.report, door.go, door.record, door.log, *door.ways))
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        hold_nothing_but(door.descriptors)
         os.umask(UMASK)
         forget_keys(plan.uid)
         if plan.whole:
             _go_through_the_doorway(plan, door)
-            _make_the_cell(plan)
-            main = os.fork()
-            if main != 0:
-                _keep(main, door)
+            _leave_a_keeper(door)
+            order = plan.read()
+            _make_the_cell(plan, order)
         else:
             os.write(door.report, b"%d\n" % os.getpid())
-        _become_the_strategy(plan, door)
-        prepare()
+            order = plan.read()
+        _become_the_strategy(plan, order, door)
+        prepare(order)
         os.write(door.report, READY)
         os.close(door.report)
         if os.read(door.go, 1) != GO:
             os._exit(NEVER_WENT)
         os.write(door.record, b"go\n")
+        return order
     except BaseException as error:  # noqa: BLE001 - a fork never goes on as whoever forked it
         _tell(door, error)
         os._exit(NEVER_WENT)
@@ -118,34 +128,40 @@ def leave_the_host(uid: int | None, more: int = 0) -> None:
     kinds = CLONE_NEWNS | CLONE_NEWIPC | more
     syscalls.unshare(kinds | (CLONE_NEWUSER if uid is None else 0))
     if uid is None:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        _write("/proc/self/setgroups", b"deny")
+        _write("/proc/self/uid_map", b"%d %d 1" % (user, user))
+        _write("/proc/self/gid_map", b"%d %d 1" % (group, group))
 
 
 def _go_through_the_doorway(plan: Plan, door: Door) -> None:
     """Returns in the first process of the new namespaces."""
     leave_the_host(plan.uid, CLONE_NEWPID)
-    child = os.fork()
+    child = syscalls.fork()
     if child != 0:
         os.write(door.report, b"%d\n" % child)
         os._exit(0)
 
 
-def _make_the_cell(plan: Plan) -> None:
+def _leave_a_keeper(door: Door) -> None:
+    """Returns in its child. The keeper itself does as little as it can: each page that it writes
+    to is its own from then on. Its root is changed with its child's.
+    """
     keeper.be_first()
     os.setsid()
+    os.chdir("/")
     syscalls.be_called("openbell-keeper")
     syscalls.be_readable(yes=False)
-    rootfs.build(plan.root, plan.order.cwd, plan.order.readable)
+    main = syscalls.fork()
+    if main != 0:
+        for descriptor in {*door.descriptors} - {door.record}:
+            os.close(descriptor)
+        keeper.keep(main, door.record)
+
+
+def _make_the_cell(plan: Plan, order: Order) -> None:
+    rootfs.build(plan.root, order.cwd, order.readable)
     rootfs.enter(plan.root)
     _forbid_groups(plan)
-
-
-def _keep(main: int, door: Door) -> NoReturn:
-    for descriptor in (door.report, door.go, door.log, *door.ways):
-        os.close(descriptor)
-    keeper.keep(main, door.record)
 
 
 def forget_keys(uid: int | None) -> None:
@@ -165,21 +181,21 @@ def _forbid_groups(plan: Plan) -> None:
     """
     if plan.uid is None:
         with suppress(FileNotFoundError):
-            Path("/proc/sys/user/max_cgroup_namespaces").write_text("0")
+            _write("/proc/sys/user/max_cgroup_namespaces", b"0")
 
 
-def _become_the_strategy(plan: Plan, door: Door) -> None:
+def _become_the_strategy(plan: Plan, order: Order, door: Door) -> None:
     os.setsid()
-    _check_words(plan.order)
+    _check_words(order)
     os.dup2(door.log, 1)
     os.dup2(door.log, 2)
-    _limit(plan.order)
+    _limit(order)
     Group.go_in(door.ways)
     if plan.uid is not None:
         be_user(plan.uid)
     syscalls.drop_capabilities()
     syscalls.gain_no_privileges()
-    os.chdir(plan.order.cwd)
+    os.chdir(order.cwd)
 
 
 def be_user(uid: int) -> None:
@@ -213,13 +229,13 @@ def _limit(order: Order) -> None:
     # Its own it is only as long as it is readable; what a fork of the warden knows is not to be
     # read by the other strategies of an owner.
     syscalls.be_readable(yes=True)
-    Path("/proc/self/oom_score_adj").write_text(str(SOONER))
+    _write("/proc/self/oom_score_adj", b"%d" % SOONER)
     syscalls.be_readable(yes=False)
 
 
 def be_as_started_by_hand() -> None:
     """No handler, nothing ignored, nothing blocked."""
-    for number in signal.valid_signals():
+    for number in SIGNALS:
         with suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -235,6 +251,14 @@ def hold_nothing_but(those: Iterable[int]) -> None:
     kept = sorted(those)
     for before, after in zip((2, *kept), (*kept, os.sysconf("SC_OPEN_MAX")), strict=True):
         os.closerange(before + 1, after)
+
+
+def _write(path: str, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
 
 
 def _tell(door: Door, error: BaseException) -> None:

@@ -228,7 +228,7 @@ class Cells:
         def fork(order: Order, uid: int | None, door: Door, making: Making) -> None:
             child = os.fork()
             if child == 0:
-                go_in(Plan(order, uid, str(self._root), whole), door)
+                go_in(Plan(lambda: order, uid, str(self._root), whole), door)
             making.pid, making.forked = child, os.pidfd_open(child)
             making.whole = whole
 

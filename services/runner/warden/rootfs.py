@@ -86,8 +86,8 @@ def build(root: str, own: str, extra: Iterable[str], rooms: Iterable[str] = ()) 
 
 
 def enter(root: str, *, own_processes: bool = True) -> None:
-    """Leaves all else behind. For PID 1 of a new namespace: /proc shows that one's processes. For
-    who has no namespace of processes, it shows the host's.
+    """Leaves all else behind, for everybody in this mount namespace whose root is that of it. In a
+    new namespace of processes, /proc shows that one's; for who has none, it shows the host's.
     """
     if own_processes:
         syscalls.mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)

@@ -30,6 +30,8 @@ _LOCKED = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME
 """A mount of our parent's keeps these flags, or cannot be changed at all."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_interpreter = ctypes.PyDLL(None, use_errno=True)
+"""Called without letting other threads go on."""
 _kept: list[object] = []
 """Memory that the kernel has been told of."""
 
@@ -104,6 +106,23 @@ def join_new_keyring() -> None:
         code = ctypes.get_errno()
         if code != errno.ENOSYS:  # a kernel without keys
             raise OSError(code, f"keyring: {os.strerror(code)}")
+
+
+def fork() -> int:
+    """As os.fork(), but the interpreter is told of nothing, and does nothing of what it does then:
+    that is to write to a megabyte of what was shared. For children that do little; one that goes
+    on as any program calls `forked()`. The caller has no other thread.
+    """
+    pid: int = _interpreter.fork()
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "fork")
+    return pid
+
+
+def forked() -> None:
+    """Tells the interpreter that it lives in a child by now."""
+    _interpreter.PyOS_BeforeFork()
+    _interpreter.PyOS_AfterFork_Child()
 
 
 def unshare(flags: int) -> None:

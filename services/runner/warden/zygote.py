@@ -30,8 +30,9 @@ from typing import Any, NoReturn
 assert sys.platform == "linux"  # before what other platforms do not have
 
 from . import syscalls
-from .cell import Door, Plan, enter, execute
+from .cell import SIGNALS, Door, Plan, enter, execute
 from .host import MARK, Bounds, Order
+from .leaving import Leaving
 
 CHANNEL = 4
 """The descriptor on which it is told of starts: with each message come the order, in a file, and
@@ -41,8 +42,11 @@ ROOM = "/cell"
 """The empty folder over which each cell has its file system."""
 WARM = b"warm\n"
 MOST_WAYS = 16
+OURS: list[str] = []
+"""Our modules by name, found once: whoever goes through all modules writes to a page of each."""
 
 Ready = tuple[types.CodeType, dict[str, Any]]
+leaving = Leaving()
 
 
 def serve(preload: Sequence[str]) -> list[Ready]:
@@ -65,7 +69,7 @@ def serve(preload: Sequence[str]) -> list[Ready]:
         message, descriptors, _, _ = socket.recv_fds(channel, 16, 5 + MOST_WAYS)
         if not message:
             os._exit(0)
-        if os.fork() == 0:
+        if syscalls.fork() == 0:
             return _be_strategy(*descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -84,6 +88,7 @@ def _warm_up(preload: Sequence[str]) -> None:
         raise ImportError(f"one of {', '.join(preload)} prints when it is imported")
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208
         raise ImportError(f"one of {', '.join(preload)} starts threads when it is imported")
+    OURS[:] = [name for name in sys.modules if name.partition(".")[0] == __package__]
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -94,13 +99,11 @@ def _printed() -> tuple[int, int]:
 
 
 def _be_strategy(file: int, report: int, go: int, record: int, log: int, *ways: int) -> list[Ready]:
-    with os.fdopen(file) as reader:
-        order = _order(json.load(reader))
-    door = Door(report, go, record, log, ways)
-    plan = Plan(order, None, ROOM, whole=True)
+    door = Door(report, go, record, log, ways, file)
+    plan = Plan(lambda: _order(file), None, ROOM, whole=True)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     found: list[Ready] = []
-    enter(plan, door, lambda: found.extend(_made_ready(order, door)))
+    order = enter(plan, door, lambda order: found.extend(_made_ready(order, door)))
     if not found:
         execute(order, door)
     for descriptor in (door.record, door.go, door.log):
@@ -109,7 +112,9 @@ def _be_strategy(file: int, report: int, go: int, record: int, log: int, *ways: 
     return found
 
 
-def _order(told: dict[str, Any]) -> Order:
+def _order(file: int) -> Order:
+    with os.fdopen(file) as reader:
+        told = json.load(reader)
     told["bounds"] = Bounds(**told["bounds"])
     told["argv"], told["readable"] = tuple(told["argv"]), tuple(told["readable"])
     return Order(**told)
@@ -117,6 +122,7 @@ def _order(told: dict[str, Any]) -> Order:
 
 def _made_ready(order: Order, door: Door) -> list[Ready]:
     """All of a start that can be done before its instant."""
+    syscalls.forked()
     syscalls.be_called(os.path.basename(order.argv[0]))  # noqa: PTH119
     syscalls.be_readable(yes=True)  # as after an exec
     syscalls.be_described(order.argv, {**order.env, MARK: order.run})
@@ -132,15 +138,16 @@ def _made_ready(order: Order, door: Door) -> list[Ready]:
     sys.argv = list(order.argv[1:])
     sys.orig_argv = list(order.argv)
     sys.path[0] = os.path.dirname(script)  # noqa: PTH120
-    for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
+    for name in OURS:
         del sys.modules[name]
+    leaving.begin()
     gc.enable()
     return [(code, _main_module(script))]
 
 
 def _answer_signals_as_python_does() -> None:
     ignored = {signal.SIGPIPE, signal.SIGXFSZ}
-    for number in signal.valid_signals():
+    for number in SIGNALS:
         with suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -189,11 +196,19 @@ def _said(error: BaseException) -> str:
     return " ".join(words.split())[:1000]
 
 
-def fail(error: BaseException) -> NoReturn:
-    """Ends as the interpreter does with what a script has raised, less the frame that called it."""
+def flush() -> None:
+    """As the interpreter does behind a script, before all that is done at the exit."""
     for stream in (sys.stderr, sys.stdout):
         with suppress(Exception):
             stream.flush()
+
+
+def end_with(error: BaseException) -> NoReturn:
+    """Ends as the interpreter does with what a script has raised, less the frame that called it."""
+    if isinstance(error, SystemExit):
+        leaving.exits(error)
+        raise error
+    leaving.status = None if isinstance(error, KeyboardInterrupt) else 1
     traceback = error.__traceback__.tb_next if error.__traceback__ else None
     error.__traceback__ = traceback
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback

@@ -36,7 +36,7 @@ PACKAGE = "_openbell"
 PARALLEL = ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "NUMBA")
 """Libraries that are told how many threads to start."""
 PARTS = (
-    *("cell", "cgroup", "cgroup1", "cgroup2", "cgroup_files", "host", "keeper"),
+    *("cell", "cgroup", "cgroup1", "cgroup2", "cgroup_files", "host", "keeper", "leaving"),
     *("posix", "procfs", "records", "rootfs", "syscalls", "tree", "zygote"),
 )
 """What it needs of this package. It is told their source: where ours lies it may not look."""
@@ -63,14 +63,15 @@ def start():
     sys.meta_path.insert(0, own)
     zygote = __import__(package + ".zygote", fromlist=["serve"])
     sys.meta_path.remove(own)
-    return zygote.fail, zygote.serve(told["preload"])
-fail, ready = start()
+    return zygote.flush, zygote.end_with, zygote.serve(told["preload"])
+flush, end_with, ready = start()
 try:
-    exec(*ready.pop())
-except SystemExit:
-    raise
+    try:
+        exec(*ready.pop())
+    finally:
+        flush()
 except BaseException as error:
-    fail(error)
+    end_with(error)
 """
 
 
@@ -251,7 +252,7 @@ def _become(kind: Kind, root: str, channel: int, bundle: int, log: int) -> NoRet
     try:
         gc.disable()
         signal.set_wakeup_fd(-1)
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.pthread_sigmask(signal.SIG_BLOCK, cell.SIGNALS)
         cell.hold_nothing_but((channel, bundle, log))
         os.umask(cell.UMASK)
         cell.forget_keys(kind.uid)
