@@ -4,6 +4,9 @@ from openbell.contracts.base import Message
 
 UNKNOWN_BYTES = 64 * 1024**2
 """What a run is taken to need while nobody has seen how much it does."""
+FORKED_BYTES = 16 * 1024**2
+"""The same of one that is forked from an interpreter which has imported what it needs: with pandas
+such a one was measured to take 12 MB (docs/benchmarks.md)."""
 BUSY_PERCENT = 90
 """From here on, processors are too busy for what runs to run as fast as it could."""
 
@@ -18,9 +21,11 @@ class Room(Message):
     is promised than there is."""
     memory_promised_bytes: int = 0
     """What its runs are expected to use besides what they use now."""
+    forks: bool = False
+    """Whether runs are forked there, unless their strategies say otherwise."""
     each_bytes: int = UNKNOWN_BYTES
-    """What one more is reckoned to need: as much as its runs do on average, and no less than
-    UNKNOWN_BYTES."""
+    """What one more is reckoned to need: as much as its runs do on average, and no less than one of
+    which nothing is known."""
     most_runs: int | None = None
     """How many it takes, by its settings."""
     run_ids: tuple[str, ...] = ()

@@ -27,7 +27,9 @@ async def host() -> tuple[dict[str, str], Room]:
         try:
             await backend.recover()
             told = backend.capabilities.as_texts()
-            left = room(available(backend.ceiling()), {}, Settings().runner.most_runs, None)
+            host, own = backend.capabilities, Settings().runner
+            forks = own.fork and host.namespaces
+            left = room(available(backend.ceiling()), {}, own.most_runs, None, forks=forks)
             await backend.shut_down()
         finally:
             await backend.close()

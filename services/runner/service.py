@@ -52,7 +52,11 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     reporter = Reporter(
         settings.runner.id, monitor, bus.tell_metrics, settings.home, settings.runner.metrics_s
     )
-    rooms = Rooms(backend, monitor, supervisor.expected_memory, settings.runner.most_runs)
+
+    def forks() -> bool:
+        return settings.runner.fork and backend.capabilities.namespaces
+
+    rooms = Rooms(backend, monitor, supervisor.expected_memory, settings.runner.most_runs, forks)
     runner = settings.runner.id
     logs = RunLogs(settings, bus, key, supervisor.may_write)
 

@@ -170,7 +170,12 @@ class Acts:
         """Or let it wait, and say why."""
         slot, window = case.slot, start.window
         previous = case.run.runner if case.run else None
-        expected = needs.expected(slot.working_memory_bytes, case.strategy.policy.limits.memory_mb)
+        policy = case.strategy.policy
+        expected = needs.expected(
+            slot.working_memory_bytes,
+            policy.limits.memory_mb,
+            forked=policy.interpreter == "shared" and self._admission.forks,
+        )
         runner, why = await self._admission.admit(previous, expected)
         if runner is None:
             self._delay(case, window, why)

@@ -30,6 +30,11 @@ class Admission:
         self._runners = runners
         self._vacancies: list[Vacancy] | None = None
 
+    @property
+    def forks(self) -> bool:
+        """Whether a run would be forked, wherever it is granted to."""
+        return all(one.room is not None and one.room.forks for one in self._runners.present())
+
     def look_again(self) -> None:
         """Something has ended."""
         self._vacancies = None

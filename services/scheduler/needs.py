@@ -1,13 +1,14 @@
 """What a run is expected to need, by what those before it were seen to use. Pure; in bytes."""
 
-from openbell.contracts.room import UNKNOWN_BYTES
+from openbell.contracts.room import FORKED_BYTES, UNKNOWN_BYTES
 
 MB = 1024**2
 
 
-def expected(learned: int | None, limit_mb: int | None) -> int:
+def expected(learned: int | None, limit_mb: int | None, *, forked: bool = False) -> int:
     """Never more than it may use. A limit of None is the host's."""
-    need = UNKNOWN_BYTES if learned is None else learned
+    unknown = FORKED_BYTES if forked else UNKNOWN_BYTES
+    need = unknown if learned is None else learned
     return need if limit_mb is None else min(need, limit_mb * MB)
 
 

@@ -76,7 +76,7 @@ def test_what_finds_no_room_waits_says_so_and_starts_when_another_ends(capped: S
     shown = openbell(capped, "runners")
     assert "by its settings, 1 at one time" in shown
     eventually(
-        lambda: runner(capped)["memory"]["promised_bytes"] < (64 - 38) * MB or None,
+        lambda: runner(capped)["memory"]["promised_bytes"] < (16 - 2) * MB or None,
         lambda: f"what it uses is still promised: {runner(capped)['memory']}",
     )
 
@@ -132,14 +132,14 @@ def test_the_control_group_that_openbell_is_in_bounds_what_fits(
         stack = start_program(home, SETTINGS, ["sh", "-c", enter, "sh"])
         before = eventually(lambda: _settled(stack), lambda: "it does not tell")
         assert before["total_bytes"] == 1024 * MB
-        tight = 1024 * MB - before["free_bytes"] + (64 + 32) * MB
+        tight = 1024 * MB - before["free_bytes"] + (16 + 8) * MB
         (group / "memory.limit_in_bytes").write_text(str(tight))
         fitting(stack, 1)
         first, second = stack.upload(SLEEPS, "First"), stack.upload(SLEEPS, "Second")
         stack.post(f"/python/start/{first}", params={"wait": 20})
         note = json.loads(stack.http.post(f"/python/start/{second}").content)["note"]
         assert "no room on local: " in note
-        assert "MB are taken or promised, and it needs 64 MB" in note
+        assert "MB are taken or promised, and it needs 16 MB" in note
         stack.wait_status(second, "waiting")
         stack.post(f"/python/stop/{first}", params={"wait": 20})
         stack.wait_status(second, "running")

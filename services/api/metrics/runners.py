@@ -57,7 +57,7 @@ class RunnerView(BaseModel):
     )
     runs: int = Field(description="Live runs on it: yours, or for admins everybody's.")
     fits: int | None = Field(
-        description="How many more runs have room on it: of 64 MB each, as of a strategy that has"
+        description="How many more runs have room on it: of so much each as of a strategy that has"
         " not run yet, or of as much as those that run there need on average, whichever is more."
         " Null: it is gone, or of a release that does not tell."
     )

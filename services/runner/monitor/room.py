@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
-from openbell.contracts.room import UNKNOWN_BYTES, Room
+from openbell.contracts.room import FORKED_BYTES, UNKNOWN_BYTES, Room
 from services.runner.monitor.host import Times, busy_percent, processor_times
 from services.runner.monitor.monitor import Monitor
 from services.runner.monitor.samples import Group, Sample
@@ -66,15 +66,22 @@ class Share(NamedTuple):
 
 
 def room(
-    memory: Memory, runs: Mapping[str, Share], most_runs: int | None, busy: float | None
+    memory: Memory,
+    runs: Mapping[str, Share],
+    most_runs: int | None,
+    busy: float | None,
+    *,
+    forks: bool = False,
 ) -> Room:
+    unknown = FORKED_BYTES if forks else UNKNOWN_BYTES
     promised = sum(share.promised for share in runs.values())
     size = sum(share.size for share in runs.values())
     return Room(
         memory_total_bytes=memory.total,
         memory_free_bytes=memory.left - promised,
         memory_promised_bytes=promised,
-        each_bytes=max(UNKNOWN_BYTES, size // len(runs) if runs else 0),
+        forks=forks,
+        each_bytes=max(unknown, size // len(runs) if runs else 0),
         most_runs=most_runs,
         run_ids=tuple(sorted(runs)),
         busy_percent=busy,
@@ -117,12 +124,14 @@ class Rooms:
         monitor: Monitor,
         expected: Callable[[], Mapping[str, Expected]],
         most_runs: int | None = None,
+        forks: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
         self._monitor = monitor
         self._expected = expected
         self._most_runs = most_runs
+        self._forks = forks
         self._clock = clock
         self._busy = Busy()
 
@@ -138,7 +147,8 @@ class Rooms:
             for run_id, one in expected.items()
         }
         busy = self._busy.look(self._clock(), processor_times())
-        return room(available(self._host.ceiling()), shares, self._most_runs, busy)
+        memory = available(self._host.ceiling())
+        return room(memory, shares, self._most_runs, busy, forks=self._forks())
 
     def _share(self, run_id: str, expected: Expected, samples: Sequence[Sample] | None) -> Share:
         """`samples` are None of what is not watched, and empty of what we have just found."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from openbell.contracts.room import UNKNOWN_BYTES, Room
+from openbell.contracts.room import FORKED_BYTES, UNKNOWN_BYTES, Room
 from services.runner.monitor.room import Busy, Expected, Memory, Rooms, Share, available, room
 from services.runner.warden import cgroup_ceilings
 from services.runner.warden.cgroup_ceilings import Ceiling, tightest
@@ -44,6 +44,7 @@ def test_what_runs_are_expected_to_grow_by_is_promised() -> None:
 def test_small_runs_are_reckoned_like_unknown_ones() -> None:
     assert room(HOST, {"s-1": Share(MB, MB)}, None, None).each_bytes == UNKNOWN_BYTES
     assert room(HOST, {}, None, None).each_bytes == UNKNOWN_BYTES
+    assert room(HOST, {}, None, None, forks=True).each_bytes == FORKED_BYTES
 
 
 @pytest.mark.parametrize(

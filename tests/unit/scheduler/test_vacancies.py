@@ -2,7 +2,7 @@
 
 import pytest
 
-from openbell.contracts.room import UNKNOWN_BYTES, Room
+from openbell.contracts.room import FORKED_BYTES, UNKNOWN_BYTES, Room
 from services.scheduler import needs
 from services.scheduler.vacancies import Vacancy, choose, vacancy, why_none
 
@@ -129,6 +129,8 @@ def test_what_nobody_has_seen_is_taken_for_64_mb() -> None:
 
 def test_never_more_is_expected_than_it_may_use() -> None:
     assert needs.expected(None, 32) == 32 * MB
+    assert needs.expected(None, None, forked=True) == 16 * MB == FORKED_BYTES
+    assert needs.expected(90 * MB, None, forked=True) == 90 * MB
     assert needs.expected(900 * MB, 512) == 512 * MB
     assert needs.expected(900 * MB, None) == 900 * MB
 
