@@ -18,7 +18,11 @@ import psutil
 from bench.figure import Figure, median
 from bench.memory import pss
 from bench.population import populate, schedule_once, strategy_of
-from tests.fixtures.default_environment import base_interpreter, default_environment
+from tests.fixtures.default_environment import (
+    base_interpreter,
+    default_environment,
+    newer_interpreter,
+)
 from tests.fixtures.stack import end_all, start_one_process
 
 STRATEGIES = AT_LEAST = 150
@@ -49,7 +53,7 @@ def measure() -> Iterator[Figure]:
     if not (MEMORY / "memory.limit_in_bytes").exists() or not os.access(MEMORY, os.W_OK):
         print("     fit: left out, for it needs root and cgroup v1")
         return
-    python = default_environment(base_interpreter())
+    python = default_environment(newer_interpreter() or base_interpreter())
     with tempfile.TemporaryDirectory() as folder, _room() as group:
         home = Path(folder) / "home"
         try:

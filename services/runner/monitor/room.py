@@ -20,7 +20,7 @@ from services.runner.monitor.host import Times, busy_percent, processor_times
 from services.runner.monitor.monitor import Monitor
 from services.runner.monitor.samples import Group, Sample
 
-LEAST_RESERVE = 128 * 1024**2
+LEAST_RESERVE = 64 * 1024**2
 RESERVED_SHARE = 20
 """A twentieth of it."""
 MINUTE_S = 60

@@ -23,7 +23,7 @@ HOST = Memory(2 * GB, GB)
 
 
 def test_a_reserve_is_kept() -> None:
-    assert Memory(2 * GB, GB).left == GB - 128 * MB
+    assert Memory(GB, GB // 2).left == GB // 2 - 64 * MB
     assert Memory(64 * GB, 10 * GB).left == 10 * GB - 64 * GB // 20
 
 
@@ -36,7 +36,7 @@ def test_what_runs_are_expected_to_grow_by_is_promised() -> None:
     }
     told = room(HOST, runs, None, None)
     assert told.memory_promised_bytes == (64 + 0 + 0 + 60) * MB
-    assert told.memory_free_bytes == GB - 128 * MB - 124 * MB
+    assert told.memory_free_bytes == HOST.left - 124 * MB
     assert told.run_ids == ("found-2", "grown-3", "half-1", "new-1")
     assert told.each_bytes == (64 + 90 + 64 + 100) // 4 * MB + MB // 2
 
