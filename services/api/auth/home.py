@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from filelock import AsyncFileLock
 from sqlalchemy import delete
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -24,8 +25,11 @@ SETUP_LASTS = timedelta(days=3650)
 
 
 async def prepare(changes: Changes, data: Path) -> None:
+    """Replicas share the folder: of two that begin together, one would void the other's link, or
+    each write half of a file.
+    """
     await asyncio.to_thread(data.mkdir, mode=0o700, parents=True, exist_ok=True)
-    async with changes.write() as session:
+    async with AsyncFileLock(data / "prepare.lock"), changes.write() as session:
         await _forget_expired(session, changes)
         await _prepare_local_token(session, changes, data / LOCAL_TOKEN)
         await _prepare_setup(session, changes, data / SETUP_TOKEN)
