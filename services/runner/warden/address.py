@@ -13,7 +13,7 @@ from typing import IO
 if sys.platform == "win32":
     from .windows import lock
 else:
-    from .posix import lock
+    from .posix import belong_to, lock
 
 LOCK = "warden.lock"
 SOCKET = "warden.sock"
@@ -38,7 +38,8 @@ def claim(folder: Path) -> IO[bytes] | None:
 def listen(folder: Path) -> tuple[socket.socket, str]:
     """A listening socket and the token that each client must begin with, "" for none.
 
-    The folder must be the working directory: a socket's absolute path may be too long.
+    The folder must be the working directory: a socket's absolute path may be too long. Whoever's
+    the folder is may come in.
     """
     if sys.platform == "win32":
         listener = socket.create_server(("127.0.0.1", 0))
@@ -50,6 +51,9 @@ def listen(folder: Path) -> tuple[socket.socket, str]:
         address = {"socket": str(folder / SOCKET)}
     listener.settimeout(0)
     _publish(folder / ADDRESS, json.dumps(address))
+    if sys.platform != "win32":
+        for name in (SOCKET, ADDRESS):
+            belong_to(folder / name, folder.stat())
     return listener, token
 
 

@@ -217,7 +217,7 @@ class Cells:
             for way in ways:
                 _kept(theirs, way)
             if uid is not None:
-                os.fchown(log, uid, -1)  # /dev/stdout is opened anew by whoever names it
+                _give_log(log, uid, Path(order.log).parent)
             making = Making(told, record, going, whole=True, until=time.monotonic() + PATIENCE_S)
             fork(order, uid, Door(report, go, record, log, tuple(ways)), making)
             ours.pop_all()
@@ -233,6 +233,18 @@ class Cells:
             making.whole = whole
 
         return fork
+
+
+def _give_log(log: int, uid: int, folder: Path) -> None:
+    """/dev/stdout is opened anew by whoever names it. The runner, where it is not root, keeps the
+    log within its bounds as its group.
+    """
+    runner = folder.stat()
+    if runner.st_uid != 0:
+        os.fchmod(log, 0o660)
+        os.fchown(log, uid, runner.st_gid)
+    else:
+        os.fchown(log, uid, -1)
 
 
 def _await_reader(pipe: int) -> None:

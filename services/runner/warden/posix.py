@@ -206,13 +206,25 @@ def _usage(used: resource.struct_rusage) -> Usage:
 
 
 def open_log(path: Path) -> int:
-    """Never through a strategy's symlink, never waiting for the reader of its FIFO."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Never through a strategy's symlink, never waiting for the reader of its FIFO.
+
+    The folder belongs to whose the one above it is: the runner, which archives and removes.
+    """
+    with suppress(FileExistsError):
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir()
+        belong_to(path.parent, path.parent.parent.stat())
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     guards = os.O_NOFOLLOW | os.O_NOCTTY | os.O_NONBLOCK
     descriptor = os.open(path, flags | guards, 0o600)
     os.set_blocking(descriptor, True)
     return descriptor
+
+
+def belong_to(path: Path, its: os.stat_result) -> None:
+    """Gives what we have made to whom we work for. Only root can, and only root must."""
+    if os.geteuid() == 0 and its.st_uid != 0:
+        os.chown(path, its.st_uid, its.st_gid, follow_symlinks=False)
 
 
 def _own_every_descriptor() -> None:

@@ -80,10 +80,19 @@ def _mapped(uid: int, uid_map: str | None = None) -> bool:
 
 
 def give(folder: Path, uid: int) -> None:
-    """Makes the folder, with all that is in it, this user's; never follows a link."""
-    if folder.stat().st_uid == uid:
+    """Makes the folder, with all that is in it, this user's; never follows a link.
+
+    The folder itself stays that of a runner that is not root, which puts sources into it; the
+    user gets at it as its group. So no strategy can lock its runner out.
+    """
+    found, runner = folder.stat(), folder.parent.stat().st_uid
+    if uid in {found.st_uid, found.st_gid}:
         return
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
         for name in (*folders, *files):
             os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
-    os.chown(folder, uid, uid)
+    if runner == 0:
+        os.chown(folder, uid, uid)
+    else:
+        os.chown(folder, runner, uid)
+        folder.chmod(0o770)
