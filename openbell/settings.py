@@ -1,14 +1,24 @@
 """All configuration: addresses, and one nested model a service. Deployments differ by these alone.
 
-Each setting is also an environment variable: `OPENBELL_HTTP__PORT=8001`.
+Each setting is also an environment variable: `OPENBELL_HTTP__PORT=8001`; or a file that holds it,
+for what must be in no environment: `OPENBELL_NATS__PASSWORD_FILE=/run/secrets/nats`.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, IPvAnyNetwork, SecretStr, StringConstraints
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+PREFIX, OF_FILE = "OPENBELL_", "_FILE"
 RUNNER_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 
@@ -55,6 +65,11 @@ class HttpSettings(BaseModel):
     it. None means: on a loopback address no other name, else any."""
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], *BY_COMMAS] = ()
     """Whose `X-Forwarded-For` is believed: addresses or networks."""
+    private: bool = False
+    """Whether nobody but a proxy of Openbell's own reaches `host`: then it may be any address
+    before somebody can sign in, and no other names are answered than with a loopback one."""
+    public_url: str | None = None
+    """Under which address people find it, for links; none means where it listens."""
 
 
 class ApiSettings(BaseModel):
@@ -98,6 +113,9 @@ class RunnerSettings(BaseModel):
     takes."""
     stop_strategies_on_exit: bool = False
     """Whether strategies end with the runner, or go on and are found again."""
+    own_warden: bool = True
+    """Whether a warden is started where none answers, and brought to this release. Else that is
+    for others to do, and it is waited for."""
     heartbeat_s: float = Field(default=5, gt=0)
     sample_s: float = Field(default=1, ge=0.1, le=10)
     """How often each run is looked at: whether it keeps to its limits, and is alive."""
@@ -135,10 +153,23 @@ class StatusSettings(BaseModel):
     heartbeat_s: float = Field(default=15, gt=0)
 
 
+class FileSettingsSource(EnvSettingsSource):
+    """Settings of which the environment names the files that hold them. Raises OSError."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {
+            name.removesuffix(OF_FILE).lower(): Path(file).read_text("utf-8").strip()
+            for name, file in os.environ.items()
+            if name.startswith(PREFIX) and name.endswith(OF_FILE)
+        }
+
+
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="OPENBELL_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
 
     home: Path = Path()
+    alive: Path | None = None
+    """A file that is touched each second, as long as all is served and NATS answers."""
     nats: NatsSettings = NatsSettings()
     database: DatabaseSettings = DatabaseSettings()
     http: HttpSettings = HttpSettings()
@@ -148,6 +179,17 @@ class Settings(BaseSettings):
     environments: EnvironmentSettings = EnvironmentSettings()
     log: LogSettings = LogSettings()
     status: StatusSettings = StatusSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there are none
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, FileSettingsSource(settings_cls)
 
     @property
     def data(self) -> Path:

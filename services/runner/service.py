@@ -40,7 +40,7 @@ async def serve(settings: Settings, bus: Bus) -> AsyncGenerator[None]:
     await _refuse_a_second_one(settings, bus)
     _refuse_to_show(settings)
     settings.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    backend = ProcessBackend(settings.data / "warden")
+    backend = ProcessBackend(settings.data / "warden", own=settings.runner.own_warden)
     pythons = Pythons()
     environments = Environments(
         settings.data / "environments", settings.runner.python, pythons, Artifacts(bus)

@@ -30,10 +30,14 @@ from services.runner.monitor.samples import Group
 from services.runner.warden.protocol import Entry, Start
 
 if sys.platform == "linux":
-    from services.runner.warden import cgroup_ceilings
+    from services.runner.warden import cgroup_ceilings, procfs
     from services.runner.warden.cgroups import Groups
 
 UNKNOWN_RUN = "unknown_run"
+UNSEEN = -1
+"""Stands for a process that we cannot see: its warden is in another PID namespace, and what has
+its number in ours is a stranger. What its control group tells is all that is known of it.
+"""
 STATES = {
     "starting": RunState.PREPARING,
     "preparing": RunState.PREPARING,
@@ -47,8 +51,10 @@ STATES = {
 class ProcessBackend:
     """One connection to the warden of `folder`, made anew by `recover` when it was lost."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, own: bool = True) -> None:
+        """`own`: whether the warden is ours to start, and to bring to this release."""
         self._folder = folder
+        self._own = own
         self._client: WardenClient | None = None
         self._host: dict[str, Any] = {}
 
@@ -59,8 +65,8 @@ class ProcessBackend:
         why_not = (host.get("why_no_limits"), host.get("why_no_namespaces"))
         return Capabilities(
             backend="process",
-            memory_limit=_enforcement(enforces.get("memory")),
-            pids_limit=_enforcement(enforces.get("processes")),
+            memory_limit=self._enforcement(enforces.get("memory")),
+            pids_limit=self._enforcement(enforces.get("processes")),
             cpu_limit="enforced" if enforces.get("cpu") else "none",
             disk_limit="watched",
             files_limit="enforced" if "enforces" in host else "none",
@@ -73,7 +79,9 @@ class ProcessBackend:
     async def recover(self) -> Recovery:
         await self.close()
         try:
-            client = await WardenClient.connect(self._folder, python=Path(sys.executable))
+            client = await WardenClient.connect(
+                self._folder, python=Path(sys.executable), own=self._own
+            )
             self._client = client
             self._host = client.host
             live = await client.list()
@@ -89,7 +97,7 @@ class ProcessBackend:
                 "" if run.pid is None else f"{run.pid}:{run.start_ticks}",
                 tuple(StopStep(signal=signal, wait_s=wait) for signal, wait in run.ladder),
                 run.note or "",
-                _process(run.pid, run.started_at, keeper=run.keeper),
+                self._process(run.pid, run.started_at, keeper=run.keeper),
             )
             for run in live
         )
@@ -129,7 +137,7 @@ class ProcessBackend:
     async def observations(self, after: int) -> AsyncIterator[Sequence[Observation]]:
         try:
             async for entries in self._connected().entries(after):
-                yield [_observation(entry) for entry in entries]
+                yield [self._observation(entry) for entry in entries]
         except WardenUnavailable as error:
             raise BackendLost(str(error)) from error
 
@@ -168,33 +176,44 @@ class ProcessBackend:
             with contextlib.suppress(WardenUnavailable):
                 await client.close()
 
+    def _observation(self, entry: Entry) -> Observation:
+        return Observation(
+            number=entry.seq,
+            at=datetime.fromtimestamp(entry.at, UTC),
+            run_id=entry.run,
+            strategy_id=entry.strategy,
+            epoch=entry.epoch,
+            state=STATES[entry.kind],
+            exit_code=entry.exit_code,
+            signal=entry.signal,
+            reason=ExitReason(entry.reason) if entry.reason else None,
+            detail=entry.detail,
+            usage=_usage(entry) if entry.kind == "exited" else None,
+            process=self._process(entry.pid, entry.at, keeper=bool(entry.keeper)),
+        )
+
+    def _process(
+        self, pid: int | None, started_at: float | None, *, keeper: bool
+    ) -> Process | None:
+        if pid is None or started_at is None:
+            return None
+        seen = pid if self._sees_processes else UNSEEN
+        return Process(seen, datetime.fromtimestamp(started_at, UTC), keeper)
+
+    @property
+    def _sees_processes(self) -> bool:
+        told = self._host.get("processes")  # nothing, by a warden of an earlier release
+        return sys.platform != "linux" or told is None or told == procfs.namespace()
+
+    def _enforcement(self, enforced: bool | None) -> Enforcement:
+        if enforced:
+            return "enforced"
+        return "watched" if self._sees_processes else "none"
+
     def _connected(self) -> WardenClient:
         if self._client is None:
             raise BackendLost("not connected to the warden")
         return self._client
-
-
-def _observation(entry: Entry) -> Observation:
-    return Observation(
-        number=entry.seq,
-        at=datetime.fromtimestamp(entry.at, UTC),
-        run_id=entry.run,
-        strategy_id=entry.strategy,
-        epoch=entry.epoch,
-        state=STATES[entry.kind],
-        exit_code=entry.exit_code,
-        signal=entry.signal,
-        reason=ExitReason(entry.reason) if entry.reason else None,
-        detail=entry.detail,
-        usage=_usage(entry) if entry.kind == "exited" else None,
-        process=_process(entry.pid, entry.at, keeper=bool(entry.keeper)),
-    )
-
-
-def _process(pid: int | None, started_at: float | None, *, keeper: bool) -> Process | None:
-    if pid is None or started_at is None:
-        return None
-    return Process(pid, datetime.fromtimestamp(started_at, UTC), keeper)
 
 
 def _usage(entry: Entry) -> Usage:
@@ -229,10 +248,6 @@ def _request(spec: RunSpec) -> Start:
         open_files=limits.open_files,
         preload=spec.preload,
     )
-
-
-def _enforcement(enforced: bool | None) -> Enforcement:
-    return "enforced" if enforced else "watched"
 
 
 def _steps(ladder: Sequence[StopStep]) -> list[tuple[str, float]]:

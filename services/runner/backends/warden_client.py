@@ -111,8 +111,11 @@ class WardenClient:
         self._listening = asyncio.create_task(self._listen(reader))
 
     @classmethod
-    async def connect(cls, folder: Path, *, python: Path = Path(sys.executable)) -> Self:
-        """Attaches to the folder's warden, and starts one where none answers.
+    async def connect(
+        cls, folder: Path, *, python: Path = Path(sys.executable), own: bool = True
+    ) -> Self:
+        """Attaches to the folder's warden, and starts one where none answers, unless it is not
+        our `own`: then it is left as it is, too.
 
         Of two wardens started at once, one holds the folder's lock and the other ends; so
         whoever finds nobody starts one, and goes on knocking.
@@ -124,7 +127,7 @@ class WardenClient:
         while True:
             try:
                 client = await cls._attach(folder)
-                if client.build == BUILD or upgraded:
+                if client.build == BUILD or upgraded or not own:
                     return client
                 upgraded = True
                 if not await client._upgrade(python):
@@ -133,7 +136,7 @@ class WardenClient:
             except OSError as error:
                 if time.monotonic() > give_up:
                     raise WardenUnavailable(f"no warden answers in {folder}: {error}") from error
-            if started is None or _must_start_again(started, folder):
+            if own and (started is None or _must_start_again(started, folder)):
                 started = _start(folder, python)
             await asyncio.sleep(pause)
             pause = min(1.2 * pause, PAUSE)

@@ -65,6 +65,7 @@ class LinuxHost(PosixHost):
     @property
     def facts(self) -> Mapping[str, object]:
         return {
+            "processes": procfs.namespace(),
             "namespaces": self._cells.why_bare is None,
             "why_no_namespaces": self._cells.why_bare,
             "own_user": self._cells.own_user,
