@@ -156,6 +156,17 @@ class Bus:
         await self._client.subscribe(kind.subject(target), queue=kind.service, cb=receive)
         await self._confirm_sent()  # the server knows it, before others are told that we are up
 
+    async def is_alive(self, within_s: int) -> bool:
+        """Whether the server answers now.
+
+        A connection that is lost meanwhile ends the client's wait as an answer does.
+        """
+        try:
+            await self._client.flush(timeout=within_s)
+        except (NatsError, TimeoutError, OSError):
+            return False
+        return self._client.is_connected
+
     async def _confirm_sent(self) -> None:
         """The client's ping overtakes what it has not sent yet; a second one comes after it."""
         await self._client.flush()

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -63,7 +63,7 @@ def main() -> None:
         _end(str(error), FAILED)
 
 
-def _end(message: str, code: int) -> None:
+def _end(message: str, code: int) -> NoReturn:
     print(f"openbell: {terminal.shown(message, sys.stderr)}", file=sys.stderr)
     sys.exit(code)
 
@@ -94,7 +94,7 @@ def up(
 
     def listening(url: str) -> None:
         print(f"Openbell is up: {url}\nIts home is {settings.home.resolve()}. Ctrl-C stops it.")
-        _tell_setup_link(settings.data, url)
+        _tell_setup_link(settings.data, settings.http.public_url or url)
         sys.stdout.flush()
 
     def stopping() -> None:
@@ -134,7 +134,7 @@ def run(
     def listening(url: str) -> None:
         print(f"{names} up{f': {url}' if url else ''}", flush=True)
         if "api" in services:
-            _tell_setup_link(settings.data, url)
+            _tell_setup_link(settings.data, settings.http.public_url or url)
             sys.stdout.flush()
 
     async def serve() -> None:
@@ -174,8 +174,7 @@ def nats_config(
         raise typer.BadParameter(str(error)) from None
     except OSError as error:
         _end(str(error), FAILED)
-    else:
-        print("\n".join(str(file) for file in files))
+    print("\n".join(str(file) for file in files))
 
 
 def _tell_setup_link(data: Path, url: str) -> None:
@@ -190,7 +189,10 @@ def _settings(
 ) -> Any:
     from openbell.settings import Settings
 
-    settings = Settings()
+    try:
+        settings = Settings()
+    except OSError as error:  # of a file that should hold one
+        _end(str(error), FAILED)
     http = settings.http.model_copy(update={"port": port} if port is not None else {})
     nats = settings.nats.model_copy(update={"url": nats_url} if nats_url else {})
     database = settings.database.model_copy(update={"url": database_url} if database_url else {})

@@ -17,8 +17,8 @@ from typing import cast
 
 import structlog
 
+from openbell import alive, descriptors, permissions
 from openbell import bus as buses
-from openbell import descriptors, permissions
 from openbell.bus import Bus
 from openbell.connections import backlog, bounded, room
 from openbell.front_door import LOOPBACK, Asgi, FrontDoor
@@ -84,6 +84,9 @@ async def run(
                 listening(f"http://{host}:{port}")
             else:
                 listening("")
+            if settings.alive is not None:
+                told = alive.told(settings.alive, list(connections.values()))
+                await stack.enter_async_context(told)
             await leave.wait()
             stopping()
 
@@ -107,7 +110,8 @@ async def _connect(
 
 def _names(http: HttpSettings) -> frozenset[str] | None:
     """Under which names it is asked; None: under any."""
-    return LOOPBACK | http.names if http.names or http.host in LOOPBACK else None
+    known = http.names or http.private or http.host in LOOPBACK
+    return LOOPBACK | http.names if known else None
 
 
 async def _require_somebody(settings: Settings) -> None:
@@ -115,7 +119,9 @@ async def _require_somebody(settings: Settings) -> None:
 
     Raises OSError, ServiceUnavailable.
     """
-    others = (settings.http.names | {settings.http.host}) - LOOPBACK
+    http = settings.http
+    reached_by = http.names if http.private else http.names | {http.host}
+    others = reached_by - LOOPBACK
     if not others:
         return
     from openbell.db.migrate import require_current  # noqa: PLC0415 - the runner has none

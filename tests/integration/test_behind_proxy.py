@@ -67,6 +67,25 @@ def test_a_public_name_is_refused_until_somebody_can_sign_in(home: Path) -> None
     assert f"{NAME}, other.example is refused until somebody can sign in" in told
 
 
+def test_behind_a_proxy_of_our_own_any_address_may_be_served_under_known_names(home: Path) -> None:
+    environment = {
+        "OPENBELL_HTTP__HOST": "0.0.0.0",
+        "OPENBELL_HTTP__PRIVATE": "true",
+        "OPENBELL_HTTP__PUBLIC_URL": "https://known.example",
+    }
+    stack = start_one_process(home, **environment)
+    stack.http.base_url = stack.url.replace("0.0.0.0", "127.0.0.1")
+    assert stack.http.get("/healthz").status_code == 200
+    assert stack.http.get("/healthz", headers={"Host": "evil.example"}).status_code == 403
+    assert stack.processes[0].stdout is not None
+    link = next(line for line in stack.processes[0].stdout if "First start" in line)
+    assert "https://known.example/join#setup_" in link
+    assert stack.stop() == [0]
+    with pytest.raises(AssertionError, match="did not come up"):
+        start_one_process(home, **environment, OPENBELL_HTTP__NAMES=NAME)
+    assert f"{NAME} is refused until somebody can sign in" in (home / "up.stderr").read_text()
+
+
 @pytest.mark.parametrize("folder", ["", "data"])
 def test_an_unmigrated_database_is_said_plainly(home: Path, folder: str) -> None:
     (home / folder).mkdir(parents=True)
