@@ -18,7 +18,7 @@ WITHOUT_DATABASE := $(patsubst %,--ignore tests/integration/test_%.py,bell bus c
 # What kills services, NATS and processes, and looks at what is left.
 FAULTS := $(patsubst %,tests/integration/test_%.py,kill two_schedulers outbox stopping upgrade_runner warden warden_deaths warden_held warden_upgrade)
 
-.PHONY: setup up test test-all test-cgroup2 fault soak check format bench lock schemas wheel clean
+.PHONY: setup up test test-all test-cgroup2 test-compose images upgrade fault soak check format bench lock schemas wheel clean
 
 setup: $(VENV)/.installed
 
@@ -27,7 +27,7 @@ up: setup
 
 # As many files at one time as there are processors.
 test: setup
-	@$(PY) -m pytest -n auto --dist loadfile -m "not cgroup2" $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile -m "not cgroup2 and not compose_faults" $(ARGS)
 
 test-all: test
 	@OPENBELL_TEST_DATABASE=postgres $(PY) -m pytest -n auto --dist loadfile -m "not cgroup2" tests/integration tests/e2e $(WITHOUT_DATABASE) $(ARGS)
@@ -35,6 +35,10 @@ test-all: test
 # Limits on a real cgroup v2 kernel, in a machine that QEMU emulates.
 test-cgroup2: setup
 	@$(PY) -m tests.cgroup2 $(ARGS)
+
+# All that is about docker compose; `make test` has the part that fits into it.
+test-compose: setup
+	@$(PY) -m pytest -m "compose or compose_faults" tests/compose $(ARGS)
 
 fault: setup
 	@$(PY) -m pytest $(FAULTS) $(ARGS)
@@ -81,6 +85,18 @@ schemas: setup
 
 wheel: setup
 	@$(UV) build -q --wheel
+
+# `make -j3 images TAG=1.2`; `make image-api` for one.
+SERVICES := api scheduler runner calendar status
+TAG ?= $(or $(OPENBELL_TAG),latest)
+images: $(addprefix image-,$(SERVICES) warden)
+
+image-%:
+	@DOCKER_BUILDKIT=1 docker build -q -f deploy/Dockerfile --build-arg SERVICE=$* -t openbell/$*:$(TAG) .
+
+# Of a running docker compose: everything but the warden, whose processes are the strategies.
+upgrade: $(addprefix image-,$(SERVICES))
+	@docker compose up -d --no-build --wait
 
 clean:
 	rm -rf $(VENV) $(VENV)-uv build dist
