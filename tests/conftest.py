@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.databases",
     "tests.fixtures.stack",
+    "tests.fixtures.compose",
     "tests.fixtures.cgroup2",
     "tests.fixtures.wardens",
     "tests.fixtures.ordinary",
