@@ -154,6 +154,14 @@ def test_nothing_is_read_of_a_process_that_is_not_seen() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root works for somebody else")
+def test_a_warden_that_a_runner_started_is_for_its_own_user_alone(house: House) -> None:
+    house.folder.mkdir(parents=True)
+    os.chown(house.folder, 10001, 10001)
+    with house.warden():
+        assert (house.folder / "warden.sock").stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root works for somebody else")
 def test_a_warden_that_is_root_works_for_whose_its_folder_is(house: House) -> None:
     house.folder.mkdir(parents=True)
     os.chown(house.folder, 10001, 10001)

@@ -5,6 +5,7 @@
 This process is the first of its PID namespace, or a unit of the system's: it starts the warden as
 its child, and starts it anew when that dies, while strategies go on. SIGTERM means that the host
 shuts down: every run walks its ladder, and is gone, with that as its reason, when this ends.
+It may be root; whoever owns the folder commands it.
 
 `--check` asks the folder's warden whether it answers.
 """
@@ -68,7 +69,7 @@ class Keeping:
         if self._warden == 0:
             status = 1
             try:
-                main(str(self._folder), IDLE_S)
+                main(str(self._folder), IDLE_S, for_owner=True)
                 status = 0
             finally:
                 os._exit(status)

@@ -35,11 +35,11 @@ def claim(folder: Path) -> IO[bytes] | None:
         file.close()
 
 
-def listen(folder: Path) -> tuple[socket.socket, str]:
+def listen(folder: Path, *, for_owner: bool = False) -> tuple[socket.socket, str]:
     """A listening socket and the token that each client must begin with, "" for none.
 
-    The folder must be the working directory: a socket's absolute path may be too long. Whoever's
-    the folder is may come in.
+    The folder must be the working directory: a socket's absolute path may be too long. Who
+    comes in is who has our user, or `for_owner` the folder's.
     """
     if sys.platform == "win32":
         listener = socket.create_server(("127.0.0.1", 0))
@@ -51,7 +51,7 @@ def listen(folder: Path) -> tuple[socket.socket, str]:
         address = {"socket": str(folder / SOCKET)}
     listener.settimeout(0)
     _publish(folder / ADDRESS, json.dumps(address))
-    if sys.platform != "win32":
+    if sys.platform != "win32" and for_owner:
         for name in (SOCKET, ADDRESS):
             belong_to(folder / name, folder.stat())
     return listener, token

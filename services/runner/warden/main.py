@@ -49,8 +49,15 @@ CALM = 2.0
 """Becoming another release takes a fraction of a second, in which nothing may be due."""
 
 
-def main(folder: str, idle: float = IDLE, package: int | None = None) -> None:
-    """`package` is what an earlier release handed over when it became us."""
+def main(
+    folder: str,
+    idle: float = IDLE,
+    package: int | None = None,
+    for_owner: bool = False,  # noqa: FBT001, FBT002 - it is said in a line of text
+) -> None:
+    """`package` is what an earlier release handed over when it became us. `for_owner`: whether it
+    is the folder's owner who commands us, though we are root.
+    """
     home = Path(folder).absolute()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     given = Handover() if package is None else handover.unpack(package)
@@ -59,7 +66,7 @@ def main(folder: str, idle: float = IDLE, package: int | None = None) -> None:
         sys.exit(ALREADY_RUNNING)
     os.chdir(home)
     gc.freeze()  # so that collecting garbage copies no page that is shared with the keepers
-    service = Service(home, idle, held, given)
+    service = Service(home, idle, held, given, for_owner=for_owner)
     try:
         service.serve()
     finally:
@@ -67,8 +74,11 @@ def main(folder: str, idle: float = IDLE, package: int | None = None) -> None:
 
 
 class Service:
-    def __init__(self, home: Path, idle: float, lock: IO[bytes], given: Handover) -> None:
+    def __init__(
+        self, home: Path, idle: float, lock: IO[bytes], given: Handover, *, for_owner: bool
+    ) -> None:
         self._home = home
+        self._for_owner = for_owner
         self._idle = idle
         self._lock = lock
         self._idle_since = time.monotonic()
@@ -83,7 +93,7 @@ class Service:
         runs = recover(self._journal, self._host, time.monotonic(), held=held)
         self._warden = Warden(self._journal, self._host, runs, held=given.held)
         self._warden.commit()
-        listener, token = address.listen(home)
+        listener, token = address.listen(home, for_owner=for_owner)
         self._server = Server(listener, self._selector, self._journal, self._answer, token)
 
     def serve(self) -> None:
@@ -193,7 +203,8 @@ class Service:
         cells = self._host.held
         package = handover.pack(self._lock, self._warden.held, cells)
         _say(f"warden {os.getpid()} becomes another release")
-        call = f"main({str(self._home)!r}, {self._idle!r}, {package})"
+        more = ", True" if self._for_owner else ""  # earlier releases know nothing of it
+        call = f"main({str(self._home)!r}, {self._idle!r}, {package}{more})"
         kept = (package, self._lock.fileno(), *(cell.go for cell in cells.values()))
         try:
             handover.become(successor, call, kept)
