@@ -21,7 +21,7 @@ from services.runner.backends import warden_client
 from services.runner.backends.base import BackendLost
 from services.runner.backends.process import UNSEEN, ProcessBackend
 from services.runner.backends.warden_client import ROOT
-from tests.fixtures.wardens import House, until
+from tests.fixtures.wardens import House, refusal, until
 
 if sys.platform != "linux":
     pytest.skip("reads /proc", allow_module_level=True)
@@ -104,6 +104,25 @@ def test_when_its_host_shuts_down_each_run_walks_its_ladder_and_says_why(house: 
         "b": ("host_shutdown", 7),
     }
     assert "cleaned up" in house.log("b").read_text()
+
+
+def test_a_warden_that_ends_starts_nothing_more(house: House) -> None:
+    """Else what is resumed at once would keep it from ending for ever."""
+    stubborn = "trap 'echo asked' INT; echo up; while [ ! -e go ]; do sleep 0.02; done"
+
+    async def scenario() -> None:
+        async with house.client() as client:
+            await house.run(client, stubborn)
+            await house.said("up")
+            keeping.send_signal(signal.SIGTERM)
+            await house.said("asked")
+            assert await refusal(house.run(client, LIVES, "b")) == "leaving"
+            house.go.touch()
+
+    with kept(house) as keeping:
+        asyncio.run(scenario())
+        assert keeping.wait(PATIENCE_S) == 0
+    assert [one["run"] for one in house.journal() if one["kind"] == "started"] == ["a"]
 
 
 def test_a_runner_whose_warden_is_not_its_own_starts_none(
@@ -189,7 +208,7 @@ def test_folders_and_logs_stay_within_reach_of_a_runner_that_is_not_root(tmp_pat
         folder.mkdir()
         os.chown(folder, 10001, 10001)
     (strategies / "s" / "script.py").touch()
-    os.symlink("/etc/passwd", strategies / "s" / "link")
+    (strategies / "s" / "link").symlink_to("/etc/passwd")
     uids.give(strategies / "s", 40_007)
     assert _owner(strategies / "s") == (10001, 40_007, 0o770)
     assert _owner(strategies / "s" / "script.py")[:2] == (40_007, 40_007)

@@ -45,23 +45,30 @@ class Keeping:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._warden = 0
+        self._ended_with = 0
+        """Negative: by this signal."""
 
     def until_asked_to_leave(self) -> None:
         become_subreaper()
         signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
         self._start()
         while signal.sigwait(HEARD) == signal.SIGCHLD:
-            self._revive()
-        while not self._stops_all():
-            time.sleep(PAUSE_S)
-            self._revive()
-        os.kill(self._warden, signal.SIGTERM)  # it ends when nothing runs any more
-        while not self._has_ended():
-            signal.sigwait({signal.SIGCHLD})
+            if self._has_ended():
+                time.sleep(PAUSE_S)
+                self._start()
+        self._shut_down()
 
-    def _revive(self) -> None:
-        if self._has_ended():
-            time.sleep(PAUSE_S)
+    def _shut_down(self) -> None:
+        """A warden that is killed meanwhile is started anew: there may be runs that live."""
+        told: set[str] = set()
+        while True:
+            os.kill(self._warden, signal.SIGTERM)  # it starts nothing more, and ends as the last
+            while not self._has_ended():
+                with suppress(OSError, RefusedError):
+                    self._stop_all_but(told)
+                signal.sigtimedwait({signal.SIGCHLD}, PAUSE_S)
+            if self._ended_with >= 0:
+                return
             self._start()
 
     def _start(self) -> None:
@@ -78,20 +85,19 @@ class Keeping:
         """Buries all who have ended; tells whether the warden is among them."""
         ended = False
         with suppress(ChildProcessError):
-            while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                ended = ended or pid == self._warden
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if found[0] == self._warden:
+                    ended, self._ended_with = True, os.waitstatus_to_exitcode(found[1])
         return ended
 
-    def _stops_all(self) -> bool:
-        try:
-            with _connected(self._folder) as warden:
-                for run in warden.ask(ListRuns())["runs"]:
+    def _stop_all_but(self, told: set[str]) -> None:
+        """Those that were not told before; then they were. Raises OSError, RefusedError."""
+        with _connected(self._folder) as warden:
+            for run in warden.ask(ListRuns())["runs"]:
+                if run["run"] not in told:
                     ladder = tuple((name, wait_s) for name, wait_s in run["ladder"])
-                    with suppress(RefusedError):  # it has ended meanwhile
-                        warden.ask(Stop(run["run"], REASON, ladder))
-        except (OSError, RefusedError):
-            return False
-        return True
+                    warden.ask(Stop(run["run"], REASON, ladder))
+                    told.add(run["run"])
 
 
 class _Connection:

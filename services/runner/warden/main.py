@@ -53,7 +53,7 @@ def main(
     folder: str,
     idle: float = IDLE,
     package: int | None = None,
-    for_owner: bool = False,  # noqa: FBT001, FBT002 - it is said in a line of text
+    for_owner: bool = False,
 ) -> None:
     """`package` is what an earlier release handed over when it became us. `for_owner`: whether it
     is the folder's owner who commands us, though we are root.
@@ -148,6 +148,9 @@ class Service:
         match request:
             case Hello():
                 return self._introduce()
+            case Start() if self._leaving:
+                # It would wait for this one's end, too, and never be gone.
+                raise RefusedError("leaving", "the host of the strategies shuts down")
             case Start():
                 return self._warden.start(request)
             case Stop():
