@@ -50,9 +50,9 @@ def test_a_held_start_can_be_stopped_and_keeps_its_warden_from_ending(house: Hou
     async def scene() -> None:
         async with house.client() as client:
             await house.hold(client, "echo up", time.time() + 60)
+            assert await refusal(house.hold(client, "true", 0, "a-2", epoch=2)) == "busy"
             os.kill(client.pid, signal.SIGTERM)
             assert await refusal(client.shutdown()) == "busy"
-            assert await refusal(house.hold(client, "true", 0, "a-2", epoch=2)) == "busy"
             await client.stop("a", "stopped_by_user", PATIENT)
             with pytest.raises(WardenUnavailable):
                 async for _ in client.entries(100):
