@@ -19,6 +19,8 @@ SECRETS, VOLUMES = Path("/secrets"), Path("/volumes")
 """Where `setup` finds what others have elsewhere. A new volume is root's, and they are not."""
 USER = 10001
 """As whom every service runs, but for the warden."""
+MADE = ".made"
+"""Docker gives an empty volume the owner that its folder has in the image of whoever mounts it."""
 NATS_PASSWORD, DATABASE_URL = "nats-password", "database-url"
 POSTGRES_PASSWORD, NATS_CONF = "password", "nats.conf"
 DATABASE = "postgresql+asyncpg://openbell:{password}@postgres:5432/openbell"
@@ -35,6 +37,7 @@ def prepare(root: Path, home: Path, runner: str, user: int = USER) -> None:
     """Raises OSError."""
     _make_home(home, user)
     for volume in VOLUMES.glob("*"):
+        (volume / MADE).touch()
         os.chown(volume, user, user)
     logins = {
         name: _kept(root / folder / NATS_PASSWORD, user)
