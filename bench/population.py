@@ -128,7 +128,7 @@ def _strategy(number: int, user: int, source: bytes) -> list[Strategy | Version 
     version = Version(
         strategy_id=strategy_id,
         number=1,
-        sha256="0" * 64,
+        sha256=hashlib.sha256(source).hexdigest(),
         filename="s.py",
         size=len(source),
         source=source,

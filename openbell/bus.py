@@ -109,9 +109,10 @@ class Bus:
         subject = command.sent_to(target)
         try:
             deadline = {DEADLINE: repr(time.time() + timeout_s)}
-            answer = await self._client.request(
-                subject, command.encode(), timeout=timeout_s, headers=deadline
-            )
+            with _heeding_cancellation():
+                answer = await self._client.request(
+                    subject, command.encode(), timeout=timeout_s, headers=deadline
+                )
         except NoRespondersError:
             raise ServiceUnavailable(f"no {type(command).service} is connected") from None
         except (NatsTimeoutError, TimeoutError):
@@ -187,7 +188,8 @@ class Bus:
     def _confirmed(self, what: str) -> Generator[None]:
         """Turns every failure of NATS into ServiceUnavailable."""
         try:
-            yield
+            with _heeding_cancellation():
+                yield
         except (NatsError, TimeoutError, OSError) as error:
             raise ServiceUnavailable(f"{what} did not confirm: {error!r}") from error
 
@@ -500,6 +502,27 @@ def _present(subject: str, payload: bytes) -> tuple[str, RunnerInfo | None]:
 def inbox(user: str) -> str:
     """What the addresses begin with to which this user's answers go: nobody else hears them."""
     return f"_INBOX_{user}"
+
+
+@contextlib.contextmanager
+def _heeding_cancellation() -> Generator[None]:
+    """A cancellation that comes together with an answer is lost in `asyncio.wait_for` of Python
+    3.11, by which nats-py waits: who was to end would go on, and who waits for that, for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+
+    def is_lost() -> bool:
+        return task is not None and task.cancelling() > before
+
+    try:
+        yield
+    except Exception:
+        if is_lost():
+            raise asyncio.CancelledError from None
+        raise
+    if is_lost():
+        raise asyncio.CancelledError
 
 
 @contextlib.asynccontextmanager

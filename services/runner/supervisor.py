@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
 import structlog
 
 from openbell.bus import Bus
-from openbell.contracts.base import Done
+from openbell.contracts.base import Done, utc_now
 from openbell.contracts.commands import StartRun, StopRun
 from openbell.contracts.errors import OpenbellError, ServiceUnavailable, UnknownRun
 from openbell.contracts.model import ExitReason, RunState, StopStep
@@ -43,6 +44,9 @@ from services.runner.sources import Sources
 CONNECT_S = 4
 REAP_S = 10
 """How long after the last rung of the ladder the trees may take to be gone."""
+
+LONGEST_RETRY_S = 10.0
+A_FEW = 4
 
 log = structlog.get_logger()
 
@@ -187,14 +191,20 @@ class Supervisor:
                 return
 
     async def _fetched(self, command: StartRun) -> RunSpec:
-        """As often as who has it is away: an outage of Openbell is no failure of a strategy."""
+        """As often as who has it is away: an outage of Openbell is no failure of a strategy. Many
+        may wait for the same, and each that asks again takes of the time of whoever has it.
+        """
+        pause, told = RETRY_S, ""
         while True:
             try:
                 return await self._spec(command)
             except ServiceUnavailable as error:
-                log.warning("a start waits", run=command.run_id, reason=error.detail)
-                await self._reports.preparing(command, error.detail)
-                await asyncio.sleep(RETRY_S)
+                if error.detail != told:
+                    log.warning("a start waits", run=command.run_id, reason=error.detail)
+                    await self._reports.preparing(command, error.detail)
+                    told = error.detail
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_RETRY_S)
 
     async def _spec(self, command: StartRun) -> RunSpec:
         """All that a start needs, fetched side by side."""
@@ -230,9 +240,15 @@ class Supervisor:
             max_runtime_s=command.watchdogs.max_runtime_s,
             note=note.model_dump_json(),
             readable=(*await self._interpreters.readable(python), *self._settings.runner.readable),
-            start_at=command.start_at,
+            start_at=command.start_at or self._at_once(),
             preload=await self._preload(command, folder / command.filename),
         )
+
+    def _at_once(self) -> datetime | None:
+        """Of many that start together, as at a boot, each is prepared beside the others: of one,
+        and of a few, it is quicker to wait for each.
+        """
+        return utc_now() if len(self._preparing) > A_FEW else None
 
     async def _preload(self, command: StartRun, script: Path) -> tuple[str, ...] | None:
         """None: not to be forked. Where all strategies have one user, packages that an owner has

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig
 from pydantic import SecretStr
 
@@ -23,6 +24,7 @@ from openbell.contracts.commands import (
     ListSessions,
     PublishArtifact,
     RunEnvironment,
+    Standing,
     StartStrategy,
     StopRun,
     StopStrategy,
@@ -35,7 +37,7 @@ from openbell.contracts.errors import (
 )
 from openbell.contracts.events import RunnerCameUp, StrategyDeleted
 from openbell.contracts.logs import ReadLog
-from openbell.contracts.model import ExitReason, RunnerInfo
+from openbell.contracts.model import ExitReason, Intent, RunnerInfo
 from openbell.feed import Feed
 from openbell.settings import NatsSettings
 from tests.fixtures.nats import NatsServer
@@ -886,3 +888,31 @@ def a_stop() -> StopRun:
     return StopRun(
         run_id="s-1", strategy_id="s", epoch=1, reason=ExitReason.STOPPED_BY_USER, ladder=()
     )
+
+
+@pytest.mark.parametrize("outcome", ["answer", "error"])
+def test_a_cancellation_that_comes_with_the_answer_is_not_lost(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    """A stop during a start waited for ever, on Python 3.11."""
+
+    async def losing(*_: Any, **__: Any) -> Msg:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        if outcome == "error":
+            raise NoRespondersError
+        return Msg(cast("Any", None), data=Standing(strategy_id="s", intent=Intent.RUN).encode())
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            monkeypatch.setattr(bus._client, "request", losing)  # pyright: ignore[reportPrivateUsage]
+            asking = asyncio.create_task(bus.request(StopStrategy(strategy_id="s")))
+            await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await bus.request(StopStrategy(strategy_id="s"))
+
+    asyncio.run(scenario())

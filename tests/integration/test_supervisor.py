@@ -26,6 +26,7 @@ from openbell.contracts.model import ExitReason, RunState, StopStep, stop_ladder
 from openbell.sealing import RunnerKey
 from openbell.settings import RunnerSettings, Settings
 from services.runner import reports as module
+from services.runner import supervisor as supervising
 from services.runner.backends.base import (
     Capabilities,
     Observation,
@@ -157,6 +158,79 @@ def test_a_start_waits_for_who_has_its_variables(nats: NatsServer, tmp_path: Pat
                 (RunState.PREPARING, "no api is connected")
             ]
             assert [one.state for one in await reports(bus)] == [RunState.PREPARING]
+
+    asyncio.run(scenario())
+
+
+def test_a_start_that_waits_says_why_once_and_asks_less_and_less(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hundred that asked twice a second, and said so each time, kept Openbell from answering
+    anybody for half a minute.
+    """
+    monkeypatch.setattr(supervising, "RETRY_S", 0.01)
+    monkeypatch.setattr(supervising, "LONGEST_RETRY_S", 0.04)
+    pauses: list[float] = []
+    told: list[str] = []
+    sleep, report = asyncio.sleep, Bus.report
+
+    async def slept(pause: float) -> None:
+        if pause in {0.01, 0.02, 0.04}:
+            pauses.append(pause)
+        await sleep(pause)
+
+    async def counted(bus: Bus, event: RunReported, message_id: str) -> None:
+        told.append(message_id)
+        await report(bus, event, message_id)
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            await bus.put_artifact(SOURCE, b"print(1)")
+            supervisor, _ = supervised(tmp_path, bus, Remembering(()))
+            monkeypatch.setattr(Bus, "report", counted)
+            monkeypatch.setattr(asyncio, "sleep", slept)
+            async with supervisor.running(), asyncio.timeout(20):
+                await supervisor.start(START)
+                while len(pauses) < 5:
+                    await sleep(0.005)
+
+    asyncio.run(scenario())
+    assert pauses[:5] == [0.01, 0.02, 0.04, 0.04, 0.04]
+    assert [one for one in told if not one.startswith("local-up")] == ["s-1-preparing"]
+
+
+def test_many_that_start_together_are_prepared_side_by_side(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """At a boot: each would wait for all before it, and none for what they could be forked from."""
+    held: list[bool] = []
+
+    class Holding(Remembering):
+        async def start(self, spec: RunSpec) -> RunHandle:
+            held.append(spec.start_at is not None)
+            return LIVE
+
+    async def scenario() -> None:
+        async with nats.bus() as bus:
+            body = b"print(1)"
+            digest = hashlib.sha256(body).hexdigest()
+            await bus.put_artifact(digest, body)
+            await api(bus)
+            supervisor, _ = supervised(tmp_path, bus, Holding(()))
+
+            async def begun(several: int) -> None:
+                for n in range(several):
+                    facts = {"run_id": f"{several}s{n}-1", "strategy_id": f"{several}s{n}"}
+                    start = START.model_copy(update={"sha256": digest, **facts})
+                    await supervisor.start(start)
+                while supervisor._preparing:  # pyright: ignore[reportPrivateUsage]
+                    await asyncio.sleep(0.01)
+
+            async with supervisor.running(), asyncio.timeout(20):
+                await begun(1)
+                assert held == [False]
+                await begun(20)
+                assert sum(held) >= 15
 
     asyncio.run(scenario())
 

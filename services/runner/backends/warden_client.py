@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -146,6 +146,7 @@ class WardenClient:
         if request.at is not None and not self.holds:
             # A warden of an earlier release would start it now, whatever the instant.
             await asyncio.sleep(max(0, request.at - time.time()))
+            request = replace(request, at=None)
         answer = await self._ask(request)
         return Started(**cast("dict[str, Any]", answer)) if answer else None
 

@@ -28,9 +28,6 @@ class Parking:
     def __contains__(self, run: str) -> bool:
         return run in self._parked
 
-    def is_for_later(self, request: Start) -> bool:
-        return request.at is not None and request.at > self._clock()
-
     def hold(self, request: Start) -> None:
         self._parked[request.run] = request
 

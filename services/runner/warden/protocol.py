@@ -55,7 +55,9 @@ class Start:
     ladder: Steps
     """How this run wants to be stopped; kept for whoever stops it without knowing it."""
     at: float | None = None
-    """The moment, in Unix seconds, until which it is held. None, or the past: at once."""
+    """The moment, in Unix seconds, until which it is held; one in the past: until it is prepared,
+    beside others, and in its turn. None: it is prepared and started while all else waits.
+    """
     owner: str = "nobody"
     """Whose it is: runs of different owners have different users, where there are any."""
     readable: Paths = ()

@@ -70,10 +70,10 @@ class Warden:
         """What started; nothing, while it is held."""
         if not self._journal.of(request.run):
             self._admit(request)
-            if self._parking.is_for_later(request):
-                self._park(request)
-            else:
+            if request.at is None:
                 self._launch(request)
+            else:
+                self._park(request)
         if request.run in self._parking:
             return {}
         return _answer(request.run, self._journal.of(request.run))

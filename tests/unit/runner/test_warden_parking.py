@@ -176,11 +176,18 @@ def test_a_start_is_held_until_its_instant_and_written_down_before(house: House)
     assert house.states() == {"a": "running"}
 
 
-@pytest.mark.parametrize("at", [None, BELL - 11, BELL - 10])
-def test_an_instant_that_has_come_is_not_waited_for(house: House, at: float | None):
-    assert house.start(at=at)["pid"] == 101
+def test_a_start_without_an_instant_is_not_held(house: House):
+    assert house.start(at=None)["pid"] == 101
     house.warden.attend()
     assert house.told() == ["starting", "started"]
+
+
+@pytest.mark.parametrize("at", [BELL - 11, BELL - 10])
+def test_a_start_whose_instant_has_come_is_held_until_it_is_prepared(house: House, at: float):
+    """Hundreds may be: nothing waits while each is made."""
+    assert house.start(at=at) == HELD
+    assert house.turn_at(BELL - 10) == ["a"]
+    assert house.told() == ["preparing", "parked", "started"]
 
 
 def test_a_held_start_is_repeated_without_effect(house: House):
