@@ -204,8 +204,8 @@ def invite(
         made = openbell.request("POST", "/admin/invitations", json={"role": role})
     if role != "viewer":
         _say(
-            "note: where `openbell runners` tells of no sight of others, whoever may upload is"
-            " trusted like the user that runs Openbell"
+            "note: unless `openbell runners` says that strategies have no sight of others, whoever"
+            " may upload is trusted like the user that runs Openbell"
         )
     _linked(made, url, as_json=as_json)
 

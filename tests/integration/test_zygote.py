@@ -50,7 +50,9 @@ def test_unchanged_programs_say_and_do_the_same(house: House):
     """Side by side, as they are executed and as they are forked."""
     names = dict(enumerate(PROGRAMS))
 
-    async def scene() -> dict[str, Any]:
+    left: dict[str, tuple[str | int | None, ...]] = {}
+
+    async def scene() -> None:
         async with house.client() as client:
             for epoch, preload in enumerate((None, ()), 1):
                 at = time.time() + 2
@@ -59,20 +61,72 @@ def test_unchanged_programs_say_and_do_the_same(house: House):
                     await client.start(
                         order(house, PROGRAMS[name], run, epoch, preload=preload, at=at)
                     )
-                await house.exits(*(f"s{number}-{epoch}" for number in names))
-        return await house.exits(*(f"s{number}-{e}" for number in names for e in (1, 2)))
+                exits = await house.exits(*(f"s{n}-{epoch}" for n in names))
+                for run, end in ((f"s{n}-{epoch}", exits[f"s{n}-{epoch}"]) for n in names):
+                    left[run] = (left_by(house, run), end.reason, end.exit_code, end.signal)
 
-    exits = asyncio.run(scene())
+    asyncio.run(scene())
     different: list[str] = []
     for number, name in names.items():
-        executed, forked = (
-            (house.log(run).read_text(), exits[run].reason, exits[run].exit_code, exits[run].signal)
-            for run in (f"s{number}-1", f"s{number}-2")
-        )
-        forked = (forked[0].replace(f"s{number}-2", f"s{number}-1"), *forked[1:])
+        executed, (said, *end) = left[f"s{number}-1"], left[f"s{number}-2"]
+        forked = (str(said).replace(f"s{number}-2", f"s{number}-1"), *end)
         if executed != forked:
             different.append(f"--- {name}\n{executed}\n{forked}")
     assert not different, "\n".join(different)
+
+
+def left_by(house: House, run: str) -> str:
+    """Its log, and the files that it has written, which are taken away."""
+    own = house.folder.parent / "strategies" / run.partition("-")[0]
+    files = [path for path in sorted(own.iterdir()) if path.is_file() and path.suffix != ".py"]
+    written = {path: path.read_text() for path in files}
+    for path in written:
+        path.unlink()
+    said = {path.name: text for path, text in written.items()}
+    return f"{house.log(run).read_text()}{said or ''}"
+
+
+HELD = """\
+import threading, time
+class Holding:
+    def __del__(self):
+        pass
+def hold(held):
+    time.sleep(99)
+threading.Thread(target=hold, args=(Holding(),), daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "taken_apart"),
+    [
+        ("import shared\n", False),
+        ("import shared, sys\nf = open('x', 'w')\ndef g(): f.write('x')\nsys.exit(3)\n", False),
+        ("import shared\nraise KeyboardInterrupt\n", False),
+        (f"import shared\n{HELD}", True),
+    ],
+)
+def test_what_is_shared_is_not_taken_apart_unless_something_is_left(
+    house: House, script: str, taken_apart: bool
+):
+    library = house.folder.parent / "strategies"
+    library.mkdir(parents=True)
+    (library / "shared.py").write_text(
+        "import os\n"
+        "class Shared:\n"
+        "    def __del__(self, write=os.write):\n        write(1, b'taken apart')\n"
+        "shared = Shared()\n"
+    )
+    env = {"LANG": "C.UTF-8", "PYTHONPATH": str(library)}
+
+    async def scene() -> None:
+        async with house.client() as client:
+            at = time.time() + 1.5
+            await client.start(order(house, script, env=env, preload=("shared",), at=at))
+            await house.exit()
+        assert ("taken apart" in house.log("a").read_text()) is taken_apart
+
+    asyncio.run(scene())
 
 
 WAITS_AND_ENDS = """\

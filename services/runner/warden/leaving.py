@@ -3,7 +3,8 @@
 An interpreter that ends takes all apart that was ever imported, which would be to write to all
 that the zygote's strategies share: a copy of it for each, and tens of milliseconds of a processor,
 when hundreds are stopped at one instant. What the script itself has made and imported is let go of
-as ever, by the same rules and in the same order; then the process ends.
+as ever, by the same rules and in the same order; then the process ends. Where that does not free
+all that must be freed, the interpreter ends as it always does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,14 @@ import types
 import weakref
 from typing import Any
 
+assert sys.platform == "linux"  # before what other platforms do not have
+
+from .cell import SIGNALS
+
 _FAILED = 255
 _LAST = ("last_exc", "last_type", "last_value", "last_traceback")
+_STREAMS = ("stdin", "stdout", "stderr")
+_atexit: Any = atexit
 _libc = ctypes.PyDLL(None)
 """Called without letting other threads go on: at the exit they would not, either."""
 
@@ -55,6 +62,8 @@ class Leaving:
             _flush()
             self._let_go()
             _flush()
+            if _is_anything_left():
+                return  # only the interpreter finds all that may hold it
         except Exception:  # noqa: BLE001 - the interpreter meets it again, and says so as ever
             return
         if self.status is None:
@@ -63,9 +72,18 @@ class Leaving:
         _libc.exit(128 + signal.SIGINT if self.status is None else self.status)
 
     def _let_go(self) -> None:
+        """First of all it collects, with all still in its place, as the interpreter does: that
+        puts a file before its buffer, so that the end of one loses nothing that is in the other.
+        """
+        _atexit._clear()
+        _hear_no_signals()
+        if gc.isenabled():
+            gc.collect()
         for name in _LAST:
             if hasattr(sys, name):
                 setattr(sys, name, None)
+        for name in _STREAMS:
+            setattr(sys, name, getattr(sys, f"__{name}__"))
         own = [name for name, _ in zip(reversed(sys.modules), range(self._added), strict=False)]
         left = [_forgotten(name) for name in ("__main__", *reversed(own))]
         gc.collect()
@@ -83,6 +101,21 @@ def _forgotten(name: str) -> weakref.ref[types.ModuleType] | None:
     """None: it was something else by a module's name."""
     module: Any = sys.modules.pop(name)
     return weakref.ref(module) if isinstance(module, types.ModuleType) else None
+
+
+def _hear_no_signals() -> None:
+    """Handlers of the script's are let go of, too."""
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _is_anything_left() -> bool:
+    """Of what the script has made and would be told of its end, or has to write something yet: held
+    by a thread that goes on, or by something that is shared.
+    """
+    kinds: set[type[Any]] = {*map(type, gc.get_objects())}
+    return any(hasattr(kind, "__del__") for kind in kinds)
 
 
 def _empty(names: dict[str, Any]) -> None:

@@ -214,11 +214,27 @@ def end_with(error: BaseException) -> NoReturn:
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, traceback
     if sys.version_info >= (3, 12):
         sys.last_exc = error
-    sys.excepthook(type(error), error, traceback)
+    _show(error)
     if isinstance(error, KeyboardInterrupt):
         sys.excepthook = _say_nothing
         raise KeyboardInterrupt
     raise SystemExit(1)
+
+
+def _show(error: BaseException) -> None:
+    """By the script's own hook; as the interpreter does where that is broken."""
+    try:
+        sys.excepthook(type(error), error, error.__traceback__)
+    except SystemExit as leave:
+        leaving.exits(leave)
+        raise
+    except BaseException as broken:  # noqa: BLE001 - whatever it raises
+        broken.__context__ = None
+        broken.__traceback__ = broken.__traceback__.tb_next if broken.__traceback__ else None
+        sys.stderr.write("Error in sys.excepthook:\n")
+        sys.__excepthook__(type(broken), broken, broken.__traceback__)
+        sys.stderr.write("\nOriginal exception was:\n")
+        sys.__excepthook__(type(error), error, error.__traceback__)
 
 
 def _say_nothing(*_: object) -> None:
