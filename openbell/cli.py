@@ -187,12 +187,17 @@ def _tell_setup_link(data: Path, url: str) -> None:
 def _settings(
     port: int | None, home: Path | None, nats_url: str | None, database_url: str | None
 ) -> Any:
-    from openbell.settings import Settings
+    from pydantic import ValidationError
+
+    from openbell.settings import Settings, variable
 
     try:
         settings = Settings()
     except OSError as error:  # of a file that should hold one
         _end(str(error), FAILED)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        _end("\n".join(f"{variable(one['loc'])}: {one['msg']}" for one in wrong), FAILED)
     http = settings.http.model_copy(update={"port": port} if port is not None else {})
     nats = settings.nats.model_copy(update={"url": nats_url} if nats_url else {})
     database = settings.database.model_copy(update={"url": database_url} if database_url else {})

@@ -208,3 +208,8 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         return self.database.url or f"sqlite+aiosqlite:///{self.data / 'openbell.db'}"
+
+
+def variable(place: tuple[int | str, ...]) -> str:
+    """The environment variable that sets what lies here."""
+    return "OPENBELL_" + "__".join(str(name).upper() for name in place)

@@ -86,10 +86,12 @@ class Pythons:
                 fits = wanted is None or python.is_of(wanted)
                 if fits and specifiers.contains(python.text):
                     return python
-        missing = wanted is not None and not any(python.is_of(wanted) for python in self._found)
-        words = wanted if missing else " that is ".join(filter(None, [wanted, requires]))
         there = ", ".join(python.text for python in self._found) or "none"
-        raise NoSuchPython(f"there is no Python {words} here; there is {there}")
+        if wanted and requires and any(python.is_of(wanted) for python in self._found):
+            raise NoSuchPython(
+                f"it needs Python {requires}, and {wanted} was asked for; there is {there}"
+            )
+        raise NoSuchPython(f"there is no Python {wanted or requires} here; there is {there}")
 
     async def look(self) -> None:
         """One look for all who ask meanwhile, and who come and go."""

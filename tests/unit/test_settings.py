@@ -1,10 +1,13 @@
-"""Settings from files, for what must be in no environment."""
+"""Settings: from files, for what must be in no environment; and what is said of a wrong one."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from openbell.settings import Settings
+from tests.fixtures.stack import OPENBELL
 
 
 def test_a_setting_may_be_in_a_file_that_the_environment_names(
@@ -32,3 +35,21 @@ def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OPENBELL_DATABASE__URL_FILE", "/nowhere/url")
     with pytest.raises(FileNotFoundError, match="/nowhere/url"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OPENBELL_RUNNER__MOST_RUNS", "0", "greater than or equal to 1"),
+        ("OPENBELL_HTTP__PORT", "many", "valid integer"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_its_variable(variable: str, value: str, said: str) -> None:
+    environment = {**os.environ, variable: value}
+    done = subprocess.run(
+        [OPENBELL, "up"], env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert f"openbell: {variable}: " in done.stderr
+    assert said in done.stderr
+    assert "pydantic" not in done.stderr
