@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openbell.contracts.limits import RunPolicy
+from openbell.contracts.limits import RunPolicy, Usage
 from openbell.db.models import Run
 from openbell.db.session import Database
 from tests.fixtures import databases
@@ -160,7 +160,7 @@ def test_a_run_that_crashed_leaves_its_record(stack: Stack) -> None:
         assert (run["id"], run["version"], run["cause"]) == (f"{strategy}-1", 1, "manual")
         assert (run["reason"], run["exit_code"], run["signal"]) == ("crashed", 1, None)
         assert run["granted_at"] <= run["started_at"] <= run["exited_at"]
-        assert set(run["usage"]) == {"peak_memory_bytes", "cpu_s", "refused", "out_of_memory"}
+        assert set(run["usage"]) == set(Usage.model_fields)
         assert "last_lines" not in run
         record = stack.http.get(f"/python/runs/{strategy}/{run['id']}").json()
         assert (record["id"], record["usage"]) == (run["id"], run["usage"])
@@ -197,7 +197,8 @@ def test_runs_are_told_newest_first_page_by_page(stack: Stack, strategy: str) ->
         assert stack.http.get(path, params=query).json()["code"] == "invalid_request"
     latest = stack.http.get(path, params={"limit": 1}).json()[0]
     assert latest["headline"] == "MemoryError"
-    usage = {"peak_memory_bytes": 3 * 2**30, "cpu_s": 1.5, "refused": 2, "out_of_memory": 1}
+    told = {"peak_memory_bytes": 3 * 2**30, "cpu_s": 1.5, "refused": 2, "out_of_memory": 1}
+    usage = {**told, "working_memory_bytes": None}
     assert latest["usage"] == usage
     record = stack.http.get(f"{path}/{latest['id']}").json()
     assert record["last_lines"] == ["one ₹", "MemoryError"]
