@@ -51,6 +51,8 @@ STORED = f"{ROOT}.stored"
 PROBLEM = "Openbell-Problem"
 DEADLINE = "Openbell-Deadline"
 CLOSE_S = 5
+PING_S = 86_400
+"""How long the server may take to answer that it is there, before that is asked anew."""
 CONNECT_S = 5
 STORES_S = 30
 STORES_RETRY_S = 0.1
@@ -95,6 +97,9 @@ class Bus:
         self._reconnected = reconnected
         self._stream: JetStreamContext = client.jetstream(timeout=5)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: asyncio.Task[None] | None = None
+        """Whether the server is there; on which of the client's connections, one after another."""
+        self._asked_on = 0
 
     # ---- requests
 
@@ -157,16 +162,24 @@ class Bus:
         await self._client.subscribe(kind.subject(target), queue=kind.service, cb=receive)
         await self._confirm_sent()  # the server knows it, before others are told that we are up
 
-    async def is_alive(self, within_s: int) -> bool:
+    async def is_alive(self, within_s: float) -> bool:
         """Whether the server answers now.
 
-        A connection that is lost meanwhile ends the client's wait as an answer does.
+        A connection that is lost meanwhile may end the client's wait as an answer does, or not. The
+        wait goes on behind a look that finds no answer, for as long as this connection lasts: to
+        nats-py an answer that comes to nobody is an error, with which it stops listening.
         """
-        try:
-            await self._client.flush(timeout=within_s)
-        except (NatsError, TimeoutError, OSError):
+        connection = self._client.stats["reconnects"]
+        if self._asking is not None and self._asked_on != connection:
+            self._asking.cancel()
+            self._asking = None
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._client.flush(timeout=PING_S))
+            self._asked_on = connection
+        await asyncio.wait({self._asking}, timeout=within_s)
+        if not self._asking.done() or self._asking.cancelled():
             return False
-        return self._client.is_connected
+        return self._asking.exception() is None and self._client.is_connected
 
     async def _confirm_sent(self) -> None:
         """The client's ping overtakes what it has not sent yet; a second one comes after it."""
@@ -448,6 +461,8 @@ class Bus:
         with contextlib.suppress(NatsError, TimeoutError, OSError):
             async with asyncio.timeout(CLOSE_S):
                 await self._client.flush(timeout=CLOSE_S)
+        if self._asking is not None:
+            self._asking.cancel()
         with contextlib.suppress(ConnectionClosedError, OSError):
             await self._client.close()
 

@@ -240,9 +240,12 @@ class Supervisor:
             max_runtime_s=command.watchdogs.max_runtime_s,
             note=note.model_dump_json(),
             readable=(*await self._interpreters.readable(python), *self._settings.runner.readable),
-            start_at=command.start_at or self._at_once(),
+            start_at=command.start_at if self._is_early(command) else self._at_once(),
             preload=await self._preload(command, folder / command.filename),
         )
+
+    def _is_early(self, command: StartRun) -> bool:
+        return command.start_at is not None and command.start_at > utc_now()
 
     def _at_once(self) -> datetime | None:
         """Of many that start together, as at a boot, each is prepared beside the others: of one,

@@ -245,6 +245,8 @@ class Acts:
         slot, plan = case.slot, case.plan
         if slot.retry_at is None or slot.intent != Intent.AUTO or plan.outlook is Outlook.UNKNOWN:
             return
+        if case.run and plan.upcoming and case.run.due_at == plan.upcoming.start:
+            return  # it was prepared for what is still to come, by a lead that was longer
         window = plan.ahead(self._now, case.lead)
         if window is None or (window.until is not None and window.until <= slot.retry_at):
             slot.retry_at = None

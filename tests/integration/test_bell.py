@@ -170,15 +170,12 @@ def test_a_start_ahead_is_parked_once_and_runs_at_its_instant(play: Play) -> Non
 
 
 @pytest.mark.parametrize("ago", [None, 3600.0])
-def test_a_start_whose_instant_is_over_is_not_waited_for(play: Play, ago: float | None) -> None:
-    """It is parked all the same until it is prepared: others of that instant may be, too."""
-
+def test_a_start_whose_instant_is_over_is_not_parked(play: Play, ago: float | None) -> None:
     async def scene(bell: Bell) -> None:
         async with bell.runner() as runner:
             await runner.start(start(None if ago is None else soon(-ago)))
             await bell.reach(RunState.EXITED)
-        parked = [] if ago is None else [RunState.PARKED]
-        assert await bell.states() == [*parked, RunState.RUNNING, RunState.EXITED]
+        assert await bell.states() == [RunState.RUNNING, RunState.EXITED]
 
     play(scene)
 

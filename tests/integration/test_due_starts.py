@@ -10,6 +10,7 @@ from openbell.contracts.model import ExitReason, RunState
 from openbell.db.models import Occurrence, Run, ScheduleRow, Slot, Strategy
 from services.scheduler import agenda
 from services.scheduler.slots import Slots
+from tests.integration import test_slots
 from tests.integration.test_slots import (
     EVENING_BEFORE,
     HALF_PAST_THREE,
@@ -55,6 +56,25 @@ async def test_the_more_are_due_at_one_instant_the_earlier_they_are_prepared(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(agenda, "PREPARING_ONE", MINUTE)
         await leads_grow_with_number(tmp_path)
+
+
+@scenario
+async def test_a_preparation_that_fails_early_is_tried_again_though_the_lead_has_shrunk(
+    tmp_path: Path,
+) -> None:
+    """Of a thousand at one instant: as soon as all are granted, some seconds are lead enough."""
+    async with desk(tmp_path, MARKET) as scheduler:
+        scheduler.runner_appears()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(test_slots, "LEAD", MINUTE)
+            await scheduler.settle(NINE_FIFTEEN - MINUTE)
+        assert (await scheduler.one(Run)).epoch == 1
+        await ended(scheduler, 1, NINE_FIFTEEN - 40 * SECOND, ExitReason.START_FAILED)
+        await look(scheduler, NINE_FIFTEEN - 30 * SECOND)
+        assert len(await scheduler.rows(Run)) == 1
+        await look(scheduler, NINE_FIFTEEN - LEAD)
+        first, second = sorted(await scheduler.rows(Run), key=lambda run: run.epoch)
+        assert (first.due_at, second.due_at) == (NINE_FIFTEEN, NINE_FIFTEEN)
 
 
 async def leads_grow_with_number(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests.fixtures.logs import disk_bytes
+from tests.fixtures.processes import name_of
 from tests.fixtures.stack import Stack, processes_of
 
 MB = 1024**2
@@ -127,9 +128,10 @@ def _is_warden(process: psutil.Process) -> bool:
 
 
 def strategies(warden: psutil.Process | None) -> Sequence[psutil.Process]:
-    """All that descends from the warden, zombies included."""
+    """All that descends from the warden, zombies included, but for what they are forked from."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return warden.children(recursive=True) if warden else []
+        found = warden.children(recursive=True) if warden else []
+        return [process for process in found if name_of(process) != "openbell-zygote"]
     return []
 
 

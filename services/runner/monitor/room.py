@@ -138,10 +138,12 @@ class Rooms:
     async def look(self) -> Room:
         """The runs first: what is ordered while we look counts for the one who has ordered it."""
         runs = dict(self._expected())
-        return await asyncio.to_thread(self._look, runs)
-
-    def _look(self, expected: Mapping[str, Expected]) -> Room:
         watched = {run_id: samples for run_id, (_, samples) in self._monitor.runs.items()}
+        return await asyncio.to_thread(self._look, runs, watched)
+
+    def _look(
+        self, expected: Mapping[str, Expected], watched: Mapping[str, Sequence[Sample]]
+    ) -> Room:
         shares = {
             run_id: self._share(run_id, one, watched.get(run_id))
             for run_id, one in expected.items()

@@ -78,6 +78,8 @@ class Keeping:
             try:
                 main(str(self._folder), IDLE_S, for_owner=True)
                 status = 0
+            except BaseException as error:  # noqa: BLE001 - a fork never goes on as who keeps it
+                sys.excepthook(type(error), error, error.__traceback__)
             finally:
                 os._exit(status)
 

@@ -27,6 +27,7 @@ _FAILED = 255
 _LAST = ("last_exc", "last_type", "last_value", "last_traceback")
 _STREAMS = ("stdin", "stdout", "stderr")
 _atexit: Any = atexit
+_sys: Any = sys
 _libc = ctypes.PyDLL(None)
 """Called without letting other threads go on: at the exit they would not, either."""
 
@@ -56,8 +57,8 @@ class Leaving:
             self.status = 1
 
     def _leave(self) -> None:
-        if self._shared < 0:
-            return
+        if self._shared < 0 or len(_sys._current_frames()) > 1:
+            return  # other threads would go on, and find what they use let go of
         try:
             _flush()
             self._let_go()

@@ -116,6 +116,8 @@ class LinuxHost(PosixHost):
         """Also of one that could not be prepared, which has not been told yet."""
         self._outcomes = [outcome for outcome in self._outcomes if outcome[0] != run]
         if self._queue.pop(run, None) is None:
+            self._forked.pop(run, None)
+            self._unforked.pop(run, None)
             self._stop_hearing(run)
             self._cells.recall(run)
 

@@ -148,7 +148,7 @@ class Service:
         match request:
             case Hello():
                 return self._introduce()
-            case Start() if self._leaving:
+            case Start() if self._leaving and not self._journal.of(request.run):
                 # It would wait for this one's end, too, and never be gone.
                 raise RefusedError("leaving", "the host of the strategies shuts down")
             case Start():
